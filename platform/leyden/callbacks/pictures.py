@@ -1,0 +1,142 @@
+"""Pictures: the learning curves, predictions on a few validation items after every epoch, and the test's figures."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from leyden import draw
+from leyden.callbacks.run_folder import RunFolder
+from leyden.data import DataModule
+from leyden.loggers import MetricsCSV
+from leyden.task import Record, Task
+
+logger = logging.getLogger("leyden")
+COLUMNS = 6
+
+
+class Pictures(Callback):
+    """Writes curves.png and samples/epoch_NNN.png in training, and the figures of a test into its folder.
+
+    Args:
+        samples: how many validation (or test) items are predicted and drawn; 0 draws none.
+        test_folder: where `test` and `validate` write; None where only training is drawn.
+    """
+
+    def __init__(self, samples: int = 24, test_folder: Path | None = None) -> None:
+        self.samples = samples
+        self.test_folder = test_folder
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        if self.test_folder is not None:
+            self._draw_samples(trainer, pl_module, "val", self.test_folder / "samples.png")
+            return
+        folder = _run_path(trainer)
+        if folder is not None:
+            name = f"epoch_{trainer.current_epoch + 1:03d}"
+            self._draw_samples(trainer, pl_module, "val", folder / "samples" / f"{name}.png")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: the metrics of the epoch before have reached the loggers."""
+        self._draw_curves(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        self._draw_curves(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        if self.test_folder is None or not trainer.is_global_zero:
+            return
+        self._draw_samples(trainer, pl_module, "test", self.test_folder / "samples.png")
+        if isinstance(pl_module, Task):
+            for name, figure in pl_module.draw_results(pl_module.results).items():
+                draw.save(figure, self.test_folder / f"{name}.png")
+
+    def _draw_curves(self, trainer: Trainer) -> None:
+        metrics = next((found for found in trainer.loggers if isinstance(found, MetricsCSV)), None)
+        if metrics is None or metrics.path is None or not trainer.is_global_zero:
+            return
+        names = [name for name in metrics.metrics() if not name.endswith(("_step", "samples_per_second"))]
+        series = {name: points for name in names if (points := metrics.series(name))}
+        if not series:
+            return
+        best = _best_point(trainer, series)
+        _attempt(draw.save, draw.curves(series, best), metrics.path.with_name("curves.png"))
+
+    def _draw_samples(self, trainer: Trainer, pl_module: LightningModule, split: str, path: Path) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if self.samples < 1 or not isinstance(pl_module, Task) or not isinstance(data, DataModule):
+            return
+        source: Any = data.splits[split]
+        indices = list(range(min(self.samples, len(source))))
+        if not indices:
+            return
+        records = _predict(trainer, pl_module, data, source.__getitems__(indices))
+        drawn = [draw_record(pl_module, source, index, record) for index, record in zip(indices, records, strict=True)]
+        pictures = [picture for picture in drawn if picture is not None]
+        if pictures:
+            sheet = draw.grid(pictures, COLUMNS)
+            _attempt(draw.save, sheet, path)
+            _to_trackers(trainer, sheet)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+            path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def draw_record(task: Task[Any], source: Any, index: int, record: Record) -> Image.Image | None:
+    """The picture of one prediction; None where the data set has no pictures or the task draws none."""
+    return task.draw(source.picture(index), record) if hasattr(source, "picture") else None
+
+
+def _predict(trainer: Trainer, task: Task[Any], data: DataModule[Any], batch: Any) -> list[Record]:
+    was_training = task.training
+    task.eval()
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        on_device = task.transfer_batch_to_device(batch, task.device, 0)
+        records = task.predict(data.transform(on_device, training=False))
+    task.train(was_training)
+    return records
+
+
+def _run_path(trainer: Trainer) -> Path | None:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    folder = next((callback for callback in callbacks if isinstance(callback, RunFolder)), None)
+    return folder.run.path if folder is not None and folder.run is not None else None
+
+
+def _best_point(trainer: Trainer, series: dict[str, list[tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    checkpoints: Any = trainer.checkpoint_callback
+    monitor = getattr(checkpoints, "monitor", None)
+    if monitor not in series:
+        return {}
+    pick = max if checkpoints.mode == "max" else min
+    epoch, value = pick(series[monitor], key=lambda point: point[1])
+    return {monitor: (epoch, value)}
+
+
+def _to_trackers(trainer: Trainer, sheet: Image.Image) -> None:
+    for tracker in trainer.loggers:
+        if isinstance(tracker, WandbLogger):
+            tracker.log_image("samples", [sheet])
+        elif isinstance(tracker, TensorBoardLogger):
+            pixels = pil_to_tensor(sheet)
+            tracker.experiment.add_image("samples", pixels, trainer.global_step)
+
+
+def _attempt(action: Any, *arguments: Any) -> None:
+    """A picture that cannot be written is no reason to lose the training."""
+    try:
+        action(*arguments)
+    except OSError as error:
+        logger.warning("a picture could not be written: %s", error)

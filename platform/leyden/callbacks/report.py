@@ -1,0 +1,99 @@
+"""Report: a line for each epoch, lines in between where there is no progress bar, and the throughput."""
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
+
+logger = logging.getLogger("leyden")
+SHOWN = ("loss", "accuracy", "f1", "perplexity", "bleu", "map", "iou")
+
+
+class Report(Callback):
+    """Logs `train/samples_per_second`, and says how far training is.
+
+    Args:
+        seconds: least time between two lines inside an epoch; None where a progress bar shows as much.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._next_line = 0.0
+        self._started = 0.0
+        self._validated = 0.0
+        self._validation_started = 0.0
+        self._samples = 0
+        self._epoch = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: an epoch that is resumed in its middle has no start of its own."""
+        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        net = getattr(pl_module, "net", pl_module)
+        logger.info("%s, %s trainable parameters, on %s", type(net).__name__, f"{count:,}", pl_module.device)
+        self._start_epoch(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        self._epoch_line(trainer)
+        self._start_epoch(trainer)
+
+    def _start_epoch(self, trainer: Trainer) -> None:
+        self._epoch = trainer.current_epoch
+        self._started = time.perf_counter()
+        self._next_line = self._started + (self.seconds or 0.0)
+        self._validated = 0.0
+        self._samples = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook."""
+        first = batch[0] if isinstance(batch, tuple | list) else batch
+        self._samples += len(first) if isinstance(first, Tensor) else 1
+        if self.seconds is None or time.perf_counter() < self._next_line:
+            return
+        self._next_line = time.perf_counter() + self.seconds
+        loss = trainer.callback_metrics.get("train/loss_step")
+        logger.info(
+            "epoch %s  batch %d/%s%s  %s samples/s",
+            _of(trainer.current_epoch + 1, trainer.max_epochs),
+            batch_idx + 1,
+            trainer.num_training_batches,
+            "" if loss is None else f"  loss {loss.item():.4f}",
+            f"{self._rate(trainer):,.0f}",
+        )
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        self._validated += time.perf_counter() - self._validation_started
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        pl_module.log("train/samples_per_second", self._rate(trainer))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        self._epoch_line(trainer)
+
+    def _epoch_line(self, trainer: Trainer) -> None:
+        """What is known of the epoch that has ended: only now have all its metrics been logged."""
+        values = {name: value for name, value in trainer.callback_metrics.items() if name.rpartition("/")[2] in SHOWN}
+        if not self._samples or not values:
+            return
+        metrics = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(values.items()))
+        logger.info("epoch %s done  %s", _of(self._epoch + 1, trainer.max_epochs), metrics)
+
+    def _rate(self, trainer: Trainer) -> float:
+        seconds = time.perf_counter() - self._started - self._validated
+        return self._samples * trainer.world_size / max(seconds, 1e-9)
+
+
+def _of(number: int, total: int | None) -> str:
+    return f"{number}/{total}" if total and total > 0 else str(number)

@@ -1,0 +1,65 @@
+"""RunFolder: gives a run its folder, its config, its metrics file and its log."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from leyden.loggers import MetricsCSV
+from leyden.runs import Run, write_text
+from leyden.task import SECTION
+
+logger = logging.getLogger("leyden")
+
+
+class RunFolder(Callback):
+    """Rank 0 chooses the folder, the other processes are told.
+
+    Args:
+        experiment: the folder in which a numbered folder is made.
+        config: the config as YAML, written beside the results and into every checkpoint.
+        run: the run to go on with, instead of a new one.
+        steps_done: optimizer steps that were done before.
+    """
+
+    def __init__(self, experiment: Path, config: str, run: Run | None = None, steps_done: int = 0) -> None:
+        self.experiment = experiment
+        self.config = config
+        self.run = run
+        self.steps_done = steps_done
+        self._log_file: logging.Handler | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook: the first moment at which the processes can talk to each other."""
+        if self.run is None and trainer.is_global_zero:
+            self.run = Run.create(self.experiment)
+        self.run = trainer.strategy.broadcast(self.run)
+        assert self.run is not None
+        if not trainer.is_global_zero:
+            return
+        self._log_file = logging.FileHandler(self.run.path / "log.txt", encoding="utf-8")
+        self._log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(self._log_file)
+        write_text(self.run.path / "config.yaml", self.config)
+        for metrics in trainer.loggers:
+            if isinstance(metrics, MetricsCSV):
+                metrics.open(self.run.path / "metrics.csv", self.steps_done)
+        logger.info("run folder: %s", self.run.path)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        if self._log_file is not None:
+            logger.removeHandler(self._log_file)
+            self._log_file.close()
+            self._log_file = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning's hook: the log tells the whole story, the terminal only the message."""
+        if self._log_file is not None:
+            cause = (type(exception), exception, exception.__traceback__)
+            self._log_file.handle(logging.makeLogRecord({"msg": "stopped", "exc_info": cause}))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook: with its config a checkpoint is all that `test` and `predict` need."""
+        checkpoint.setdefault(SECTION, {})["config"] = self.config

@@ -1,0 +1,367 @@
+"""fit, validate, test and predict: a thin layer over LightningCLI."""
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from leyden import names, plugins
+from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder
+from leyden.data import DataModule
+from leyden.errors import CheckpointError, LeydenError, UsageError
+from leyden.loggers import MetricsCSV
+from leyden.memory import keep_freed_memory
+from leyden.messages import explain, require_matching_batches
+from leyden.runs import (
+    AtomicCheckpointIO,
+    Run,
+    find_checkpoint,
+    newest_valid_checkpoint,
+    read_checkpoint,
+    require_writable,
+    stored_config,
+    write_text,
+)
+from leyden.task import Task
+
+logger = logging.getLogger("leyden")
+LINE_SECONDS = 10.0
+SHOWN_PREDICTIONS = 10
+CHATTER = (  # what Lightning says on every run here, and what is answered already
+    ".*does not have many workers.*",
+    ".*The number of training batches .* is smaller than the logging interval.*",
+    ".*It is recommended to use `self.log.*sync_dist=True.*",
+    ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ".*srun` command is available on your system but is not used.*",
+    ".*You are trying to `self.log.*but the `lr`.*",
+    ".*No seed found.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+)
+
+
+@dataclass
+class Request:
+    """What the command line asks for, before Lightning sees it."""
+
+    command: str
+    options: list[str]
+    checkpoint_path: Path | None = None
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+    inputs: list[str] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, command: str, arguments: list[str]) -> "Request":
+        """Split off the words before the first option: for all but `fit` the run, and for `predict` its inputs."""
+        first_option = next((i for i, word in enumerate(arguments) if word.startswith("-") and word != "-"), None)
+        words, options = arguments[:first_option], arguments[len(arguments[:first_option]) :]
+        if command == "fit":
+            if words:
+                raise UsageError(f"fit takes options only, not {words[0]!r}. A config is named with --config FILE.")
+            return cls(command, options)
+        if {"--help", "-h"} & set(options):
+            return cls(command, options)
+        if not words:
+            inputs = " INPUT ..." if command == "predict" else ""
+            raise UsageError(f"{command} needs a trained run or checkpoint: {command} RUN{inputs}")
+        if command == "predict" and len(words) == 1:
+            raise UsageError("predict needs something to look at: predict RUN INPUT ... (files or folders)")
+        if command != "predict" and len(words) > 1:
+            raise UsageError(f"{command} takes one run or checkpoint, not {len(words)}: {' '.join(words)}")
+        path = find_checkpoint(words[0])
+        return cls(command, options, path, read_checkpoint(path), words[1:])
+
+    def lightning_arguments(self) -> list[str]:
+        """The options with short names resolved, behind the config that the checkpoint was trained with."""
+        options = names.resolve_arguments(self.options)
+        if self.checkpoint_path is None:
+            return options
+        if "leyden" not in self.checkpoint and any(word.startswith("--model") for word in options):
+            return options
+        stored = stored_config(self.checkpoint, self.checkpoint_path)
+        # how it was trained (devices, loggers, callbacks) is no reason to evaluate it in the same way elsewhere
+        kept: dict[str, Any] = {key: stored[key] for key in ("seed_everything", "model", "data") if key in stored}
+        kept["trainer"] = {"precision": stored.get("trainer", {}).get("precision")}
+        return ["--config", yaml.safe_dump(kept, sort_keys=False), *options]
+
+    def experiment(self, config: Any) -> str:
+        """The name of the experiment: the user's, else the last config file's, else task and network."""
+        if config.get("experiment"):
+            return str(config.experiment)
+        files = [
+            value for option, value in zip(self.options, self.options[1:], strict=False) if option in ("-c", "--config")
+        ]
+        files += [word.partition("=")[2] for word in self.options if word.startswith("--config=")]
+        if files:
+            return Path(files[-1]).stem
+        task: str = config.model.class_path.rpartition(".")[2]
+        net = config.model.get("init_args.net")
+        return (task if net is None else str(net.get("class_path", net)).rpartition(".")[2]).lower()
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI without its subcommands: the dispatcher has chosen, and checkpoints follow our own rules."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.arguments = request.lightning_arguments()
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            run=False,
+            seed_everything_default=0,
+            trainer_defaults={"max_epochs": 10},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": f"leyden {request.command}"},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Lightning's hook: our own options."""
+        if self.request.command == "fit":
+            parser.add_argument("--experiment", type=str | None, help="name of the runs' folder; default: the config's")
+            parser.add_argument("--runs", type=str, default="runs", help="the folder of all experiments")
+            text = "auto: go on with the experiment's newest checkpoint, if there is one; or a run or checkpoint"
+            parser.add_argument("--resume", type=str | None, help=text)
+        else:
+            parser.add_argument("--out", type=str | None, help="folder for the results; default: inside the run")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Lightning's hook: parse, and check that task and data fit together before anything is made of them."""
+        try:
+            self.config = parser.parse_args(self.arguments)
+        except argparse.ArgumentError as error:
+            raise explain(str(error)) from error
+        for group in ("model", "data"):
+            if self.config.get(group) is None:
+                raise explain(f"arguments are required: {group}")
+        classes = [plugins.import_class(self.config[group].class_path) for group in ("model", "data")]
+        require_matching_batches(*classes)
+        if self.request.command == "fit":
+            self._find_resumed()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's hook: what every run gets joins what the user named."""
+        chosen = self.config_init.trainer
+        trackers = [tracker for tracker in _as_list(chosen.logger) if not isinstance(tracker, bool)]
+        kwargs["plugins"] = [*_as_list(chosen.plugins), AtomicCheckpointIO()]
+        kwargs["callbacks"] = [*_as_list(chosen.callbacks), *self._default_callbacks(chosen)]
+        if chosen.enable_progress_bar is None:
+            kwargs["enable_progress_bar"] = sys.stderr.isatty()
+        kwargs["enable_model_summary"] = bool(chosen.enable_model_summary)
+        kwargs["logger"] = [MetricsCSV(), *trackers] if self.request.command == "fit" else (trackers or False)
+        return super().instantiate_trainer(**kwargs)
+
+    @property
+    def experiment(self) -> Path:
+        """The folder in which the numbered runs are."""
+        return Path(self.config.runs) / self.request.experiment(self.config)
+
+    @property
+    def out(self) -> Path:
+        """The folder for the results of test, validate and predict."""
+        if self.config.out:
+            return Path(self.config.out)
+        path = self.request.checkpoint_path
+        run = None if path is None else Run.of_checkpoint(path)
+        name = "predictions" if self.request.command == "predict" else self.request.command
+        if run is None or path is None:
+            return Path(name)
+        return run.path / (name if path.stem == "best" else f"{name}_{path.stem}")
+
+    def saved_config(self) -> str:
+        """The config as YAML that loads back unchanged; without what is true of this one start only."""
+        kept = self.config.clone()
+        for key in ("config", "resume", "out"):
+            kept.pop(key, None)
+        if "experiment" in kept:
+            kept.experiment = self.request.experiment(self.config)
+        text: str = self.parser.dump(kept, skip_none=False, skip_validation=True)
+        return text
+
+    def _find_resumed(self) -> None:
+        """Fill in the checkpoint that `--resume` asks for."""
+        request, target = self.request, self.config.resume
+        if target is None:
+            return
+        if target == "auto":
+            request.checkpoint_path, problems = newest_valid_checkpoint(self.experiment)
+            for problem in problems:
+                logger.warning("left out: %s", problem)
+        else:
+            request.checkpoint_path = _last_of(target)
+        if request.checkpoint_path is None:
+            logger.info("--resume auto: %s has no checkpoint yet, starting afresh", self.experiment)
+        else:
+            request.checkpoint = read_checkpoint(request.checkpoint_path)
+
+    def _default_callbacks(self, chosen: Any) -> list[Any]:
+        if self.request.command == "predict":
+            return [Predictions(self.out)]
+        if self.request.command != "fit":
+            return [Pictures(test_folder=self.out)]
+        has_bar = sys.stderr.isatty() if chosen.enable_progress_bar is None else chosen.enable_progress_bar
+        report = Report(None if has_bar else LINE_SECONDS)
+        if chosen.fast_dev_run:
+            return [report, GracefulStop()]
+        path = self.request.checkpoint_path
+        run = None if path is None else Run.of_checkpoint(path)
+        steps = int(self.request.checkpoint.get("global_step", 0))
+        found: list[Any] = [
+            RunFolder(self.experiment, self.saved_config(), run, steps),
+            Pictures(),
+            report,
+            GracefulStop(),
+        ]
+        if chosen.enable_checkpointing is not False:
+            monitor = None if chosen.limit_val_batches == 0 else getattr(self.model, "monitor", None)
+            found.append(Checkpoints(monitor, getattr(self.model, "mode", "min")))
+        return found
+
+
+def run(command: str, arguments: list[str]) -> int:
+    """Run fit, validate, test or predict and return the exit status."""
+    _set_up_output()
+    sys.path.insert(0, str(Path.cwd()))  # a task in a file of the current folder, also for the console script
+    with _errors_for_people():
+        request = Request.parse(command, arguments)
+        cli = TrainingCLI(request)
+        if isinstance(cli.trainer.accelerator, CPUAccelerator):
+            keep_freed_memory()
+        if request.checkpoint and isinstance(cli.model, Task):
+            cli.model.adopt(request.checkpoint)
+        return {"fit": _fit, "predict": _predict}.get(command, _evaluate)(cli)
+
+
+def _fit(cli: TrainingCLI) -> int:
+    trainer, path = cli.trainer, cli.request.checkpoint_path
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        require_writable(cli.experiment)
+    if path is not None:
+        logger.info("going on from %s (step %d)", path, cli.request.checkpoint.get("global_step", 0))
+    trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+    folder = next((c.run for c in trainer.callbacks if isinstance(c, RunFolder)), None)  # type: ignore[attr-defined]
+    if folder is not None and trainer.is_global_zero:
+        print(f"run folder: {folder.path} (curves.png, samples/, checkpoints/). Next: test {folder.path}")
+    return 0
+
+
+def _evaluate(cli: TrainingCLI) -> int:
+    evaluate = cli.trainer.test if cli.request.command == "test" else cli.trainer.validate
+    if cli.trainer.is_global_zero:
+        require_writable(cli.out)
+        _print_differences(cli)
+    path = str(cli.request.checkpoint_path)
+    [metrics] = evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    if cli.trainer.is_global_zero:
+        result = {"checkpoint": path, **metrics}
+        write_text(cli.out / "metrics.json", json.dumps(result, indent=2) + "\n")
+        width = max(len(name) for name in metrics)
+        print("\n".join(f"{name:<{width}}  {value:.4f}" for name, value in metrics.items()))
+        print(f"checkpoint: {path}\nresults: {cli.out}")
+    return 0
+
+
+def _predict(cli: TrainingCLI) -> int:
+    data = cli.datamodule
+    if not isinstance(data, DataModule) or not isinstance(cli.model, Task):
+        raise UsageError("predict on files needs a leyden Task and DataModule.")
+    require_writable(cli.out)
+    data.inputs, data.facts = cli.request.inputs, cli.model.facts
+    path = str(cli.request.checkpoint_path)
+    cli.trainer.predict(cli.model, datamodule=data, return_predictions=False, ckpt_path=path, weights_only=True)
+    if cli.trainer.is_global_zero:
+        writer = next(c for c in cli.trainer.callbacks if isinstance(c, Predictions))  # type: ignore[attr-defined]
+        for record in writer.records[:SHOWN_PREDICTIONS]:
+            print(f"{record['input']}: {_summary(record)}")
+        hidden = len(writer.records) - SHOWN_PREDICTIONS
+        more = f"... and {hidden} more; " if hidden > 0 else ""
+        print(f"{more}all {len(writer.records)} in {cli.out / 'predictions.jsonl'}, pictures beside it")
+    return 0
+
+
+def _summary(record: dict[str, Any]) -> str:
+    shown = {key: value for key, value in record.items() if key not in ("index", "input", "picture")}
+    parts = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in shown.values() if _is_short(value)]
+    return " ".join(parts)
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _last_of(target: str) -> Path:
+    """To go on with a run means its last checkpoint, not its best."""
+    last = Run(Path(target)).last
+    return last if last.is_file() else find_checkpoint(target)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _print_differences(cli: TrainingCLI) -> None:
+    """Say where the command line differs from what the checkpoint was trained with."""
+    if cli.request.checkpoint_path is None or "leyden" not in cli.request.checkpoint:
+        return
+    trained = _flat(stored_config(cli.request.checkpoint, cli.request.checkpoint_path))
+    now = _flat(yaml.safe_load(cli.saved_config()))
+    for key in sorted(key for key in {*trained, *now} if key.startswith(("model.", "data."))):
+        if trained.get(key) != now.get(key):
+            print(f"differs from training: {key} {trained.get(key)} -> {now.get(key)}")
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix.rstrip("."): node}
+    parts = [_flat(value, prefix if key == "init_args" else f"{prefix}{key}.") for key, value in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _set_up_output() -> None:
+    logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) in (0, None) else logging.ERROR)
+    if not logger.handlers:
+        console = logging.StreamHandler(sys.stdout)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(console)
+        logger.propagate = False
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for pattern in CHATTER:
+        warnings.filterwarnings("ignore", pattern)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="jsonargparse.*")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    """What libraries raise for wrong input becomes a LeydenError. LEYDEN_DEBUG=1 shows the traceback as well."""
+    try:
+        yield
+    except (LeydenError, KeyboardInterrupt):
+        raise
+    except MisconfigurationException as error:
+        raise UsageError(str(error)) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        shown = "\n".join(line if len(line) < 200 else line[:200] + " ..." for line in lines[:4])
+        raise CheckpointError(f"the checkpoint's weights do not fit the network:\n{shown}") from error

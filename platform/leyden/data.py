@@ -1,0 +1,227 @@
+"""DataModule: the base of every data module. Loaders, splits, and where data lies.
+
+A data set hands out whole batches: it implements `__getitems__(indices) -> Batch`, so that one indexing operation
+fetches a batch. Scaling, normalising and augmenting run on the batch, on the device (`DataModule.transform`).
+"""
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from leyden.batches import Facts, declared_batch
+from leyden.errors import UsageError
+
+Batch = TypeVar("Batch")
+Split = Literal["train", "val", "test"]
+
+
+class BatchSource(Protocol):
+    """A map-style data set that hands out whole batches."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """The batch of these items, in this order."""
+
+
+class InMemory(Dataset[Any]):
+    """A data set held as the tensors of one large batch; the first dimension of each counts the items."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.batch[0])
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        chosen = torch.as_tensor(indices)
+        return type(self.batch)(*(tensor[chosen] for tensor in self.batch))
+
+    def picture(self, index: int) -> Image.Image:
+        """Item `index` as a picture; the first tensor must be uint8 images (N, C, H, W)."""
+        pixels: Tensor = self.batch[0][index]
+        return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
+
+
+class ShardedSampler(DistributedSampler[Any]):
+    """Divides a data set among the processes.
+
+    Shuffled, the order depends on seed and epoch alone, and the processes get equally many items (a few repeat where
+    the number does not divide). In order, each item is given exactly once, so that the processes' counts may differ.
+    `start` items of the process's own share are left out: those that were seen before training was resumed.
+    """
+
+    def __init__(self, length: int, rank: int, world_size: int, shuffle: bool, seed: int) -> None:
+        super().__init__(range(length), world_size, rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.length = length
+        self.start = 0
+
+    def __iter__(self) -> Iterator[int]:
+        indices = list(super().__iter__()) if self.shuffle else list(self._own_share())
+        return iter(indices[self.start :])
+
+    def __len__(self) -> int:
+        return self.num_samples if self.shuffle else len(self._own_share())
+
+    def _own_share(self) -> range:
+        return range(self.rank, self.length, self.num_replicas)
+
+
+class TrainLoader(DataLoader[Any]):
+    """A loader that can be resumed in the middle of an epoch; Lightning keeps its state in the checkpoint."""
+
+    sampler: ShardedSampler
+    batches_given = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        done = self.batches_given
+        self.sampler.start = done * (self.batch_size or 1)
+        for position, batch in enumerate(super().__iter__(), start=done + 1):
+            self.batches_given = position if position < len(self) else 0
+            yield batch
+        self.batches_given = self.sampler.start = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the current epoch were given."""
+        return {"batches_given": self.batches_given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next epoch starts behind these batches."""
+        self.batches_given = state["batches_given"]
+
+
+def identity(batch: Any) -> Any:
+    """The collate function of data sets that already hand out whole batches."""
+    return batch
+
+
+def data_folders(folder: str) -> list[Path]:
+    """Where a data set's folder is looked for: under $LEYDEN_DATA, then under ./data."""
+    roots = [os.environ["LEYDEN_DATA"]] if os.environ.get("LEYDEN_DATA") else []
+    return [Path(root) / folder for root in [*roots, "data"]]
+
+
+class DataModule(LightningDataModule, Generic[Batch]):
+    """Base of the data modules: `class FashionMNIST(DataModule[LabelledImages])`.
+
+    A subclass says what its batches are (the type argument) and offers `folder`, `prepare_data` (fetch, once per
+    node), `load` (the splits), `describe` (the facts), `transform`, `load_inputs` (what `predict` is given) and
+    `fabricate` (a tiny data set in the real on-disk format, for tests).
+
+    Args:
+        root: folder of the data set. Without it: the folder's standard name under $LEYDEN_DATA, else under ./data.
+        batch_size: items in a batch of one process; null takes the whole split at once.
+        num_workers: processes that decode data. 0 is best for data that is held in memory.
+        seed: of the splits and of the order in which training data is shuffled.
+
+    Raises:
+        UsageError: for a batch_size below 1 or negative num_workers.
+    """
+
+    folder: ClassVar[str]
+
+    def __init__(
+        self, root: str | None = None, batch_size: int | None = 32, num_workers: int = 0, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}; it must be at least 1 (or null: the whole split at once).")
+        if num_workers < 0:
+            raise UsageError(f"num_workers is {num_workers}; it must be 0 or more.")
+        self.root = root
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.facts: Facts | None = None
+        self.inputs: list[str] = []
+        self.splits: dict[str, BatchSource] = {}
+
+    @classmethod
+    def batch_type(cls) -> type | None:
+        """The type of the batches that this data module gives."""
+        return declared_batch(cls, DataModule)
+
+    @classmethod
+    @abstractmethod
+    def fabricate(cls, root: Path) -> dict[str, Any]:
+        """Write a tiny data set in the real on-disk format and return the arguments that read it."""
+
+    @abstractmethod
+    def load(self, split: Split) -> BatchSource:
+        """The data set of one split, read from disk. Raises DataError that names a bad file."""
+
+    @abstractmethod
+    def describe(self) -> Facts:
+        """The facts about the data, known once it is on disk."""
+
+    @abstractmethod
+    def load_inputs(self, inputs: Sequence[str]) -> BatchSource:
+        """What `predict` was given (files, folders or texts) as a data set in the order of the input."""
+
+    def transform(self, batch: Batch, training: bool) -> Batch:
+        """Scale, normalise and, in training, augment a batch on its device. The default changes nothing."""
+        return batch
+
+    def path(self) -> Path:
+        """The data set's folder: the one given, else the first that exists, else where it would be put."""
+        if self.root is not None:
+            return Path(self.root)
+        candidates = data_folders(self.folder)
+        return next((path for path in candidates if path.is_dir()), candidates[0])
+
+    def setup(self, stage: str) -> None:
+        """Load the splits of a stage (`fit`, `validate`, `test`, `predict`)."""
+        if stage == "predict":
+            self.splits["predict"] = self.load_inputs(self.inputs)
+            return
+        self.facts = self.describe()
+        needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in needed[stage]:
+            if split not in self.splits:
+                self.splits[split] = self.load(split)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled batches of the training split."""
+        loader = self._loader("train", TrainLoader, shuffle=True)
+        assert isinstance(loader, TrainLoader)
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of the validation split, each item once over all processes."""
+        return self._loader("val", DataLoader)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of the test split, each item once over all processes."""
+        return self._loader("test", DataLoader)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of what `predict` was given, each input once over all processes."""
+        return self._loader("predict", DataLoader)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Lightning's hook: the batch has arrived on the device."""
+        return self.transform(batch, training=self.trainer is not None and bool(self.trainer.training))
+
+    def _loader(self, split: str, kind: type[DataLoader[Any]], shuffle: bool = False) -> DataLoader[Any]:
+        source: Any = self.splits[split]
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return kind(
+            source,
+            batch_size=self.batch_size or max(1, len(source)),
+            sampler=ShardedSampler(len(source), rank, world_size, shuffle, self.seed),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=identity,
+            pin_memory=torch.cuda.is_available(),
+        )

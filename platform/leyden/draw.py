@@ -1,0 +1,104 @@
+"""Pictures for people: captions, grids, learning curves, matrices. Without pyplot, so any thread may draw."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import make_grid
+
+SMALLEST_SIDE = 160  # pixels; smaller pictures are enlarged so that a caption fits and eyes can see them
+RIGHT, WRONG, NEUTRAL = "#1b7837", "#b2182b", "#404040"
+COLOURS = {"train": "tab:blue", "val": "tab:orange"}  # the same in every panel
+Points = Sequence[tuple[float, float]]
+
+
+def captioned(picture: Image.Image, caption: str, colour: str = NEUTRAL) -> Image.Image:
+    """A picture (any mode and size) above a line of text, as RGB; wide texts are set smaller."""
+    scale = max(1, round(SMALLEST_SIDE / min(picture.size)))
+    picture = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    font_size = max(12, picture.width // 14)
+    font = ImageFont.load_default(font_size)
+    text_width = font.getlength(caption)
+    if text_width > picture.width - 8:
+        font_size = max(8, int(font_size * (picture.width - 8) / text_width))
+        font = ImageFont.load_default(font_size)
+    canvas = Image.new("RGB", (picture.width, picture.height + int(1.6 * font_size)), colour)
+    canvas.paste(picture, (0, 0))
+    ImageDraw.Draw(canvas).text((4, picture.height + 0.2 * font_size), caption, fill="white", font=font)
+    return canvas
+
+
+def grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures in rows of `columns`, each fitted into a tile of the first one's size."""
+    width, height = pictures[0].size
+    tiles = []
+    for picture in pictures:
+        tile = Image.new("RGB", (width, height), "white")
+        picture = picture.convert("RGB")
+        picture.thumbnail((width, height))
+        tile.paste(picture, (0, 0))
+        tiles.append(pil_to_tensor(tile))
+    whole: Image.Image = to_pil_image(make_grid(tiles, nrow=columns, padding=4, pad_value=255))
+    return whole
+
+
+def curves(series: Mapping[str, Points], events: Mapping[str, tuple[float, float]] | None = None) -> Figure:
+    """One panel for each metric (`loss` of `train/loss` and `val/loss`), one line for each stage, over epochs.
+
+    `series` maps `stage/metric` (or a bare name) to (epoch, value) points; `events` marks points in the same way.
+    """
+    panels: dict[str, dict[str, Points]] = {}
+    for name, points in series.items():
+        stage, _, metric = name.rpartition("/")
+        panels.setdefault(metric, {})[stage] = points
+    figure = Figure(figsize=(4.2 * min(3, len(panels)), 3.2 * -(-len(panels) // 3)), dpi=100, layout="constrained")
+    for position, (metric, lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(-(-len(panels) // 3), min(3, len(panels)), position)
+        for stage, points in lines.items():
+            marker = "o" if len(points) < 30 else None
+            colour = COLOURS.get(stage)
+            axes.plot(*zip(*points, strict=True), label=stage or metric, marker=marker, markersize=3, color=colour)
+        if events and f"val/{metric}" in events:
+            axes.plot(*events[f"val/{metric}"], marker="*", markersize=12, color="black", label="best", linestyle="")
+        axes.set_title(metric)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+def matrix(counts: Tensor, names: Sequence[str], title: str) -> Figure:
+    """A confusion matrix: counts (K, K), rows are true classes, shaded by the share of the row."""
+    values = counts.cpu().numpy()
+    share = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    side = max(5.0, 0.55 * len(names) + 2)
+    figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    if len(names) <= 30:
+        for row, column in np.ndindex(*values.shape):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(values[row, column]), ha="center", va="center", color=colour, fontsize=7)
+    return figure
+
+
+def save(picture: Image.Image | Figure, path: Path) -> None:
+    """Write a picture, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    if isinstance(picture, Figure):
+        picture.savefig(temporary, format="png")
+    else:
+        picture.save(temporary, format="PNG")
+    temporary.replace(path)

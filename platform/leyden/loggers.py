@@ -1,0 +1,99 @@
+"""MetricsCSV: every run's own record of its metrics, which the learning curves are drawn from."""
+
+import csv
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+Row = dict[str, float | str]
+
+
+class MetricsCSV(Logger):
+    """Writes metrics.csv: one row for each (epoch, step), a column for each metric.
+
+    It goes on with the file of a resumed run, from which it drops the rows behind the checkpoint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[Row] = []
+        self.path: Path | None = None
+        self._unsaved = False
+
+    def open(self, path: Path, steps_done: int) -> None:
+        """Write to `path` from now on, keeping the rows that are there up to optimizer step `steps_done`."""
+        self.path = path
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if float(row["step"]) < max(1, steps_done)] if steps_done else []
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it; the run's folder says more."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it; the run's folder says more."""
+        return ""
+
+    @property
+    def save_dir(self) -> str | None:
+        """The run's folder."""
+        return None if self.path is None else str(self.path.parent)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add metrics to the row of their epoch and step."""
+        values: dict[str, Any] = dict(metrics)
+        key = {"epoch": int(values.pop("epoch", 0)), "step": step or 0}
+        if not self.rows or {name: self.rows[-1][name] for name in key} != key:
+            self.rows.append({**key})
+        self.rows[-1].update(values)
+        self._unsaved = True
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The config is in config.yaml."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Rewrite the file; Lightning calls this at the end of an epoch."""
+        if self.path is None or not self._unsaved:
+            return
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        temporary = self.path.with_name(f".{self.path.name}")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        temporary.replace(self.path)
+        self._unsaved = False
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Training has ended, in one way or another."""
+        self.save()
+
+    def series(self, metric: str) -> list[tuple[float, float]]:
+        """(epoch, value) points of a metric; epoch 1 is the state after the first epoch."""
+        found = [(float(row["epoch"]) + 1, row[metric]) for row in self.rows if row.get(metric, "") != ""]
+        return [(epoch, float(value)) for epoch, value in found]
+
+    def metrics(self) -> list[str]:
+        """The names of all metrics, in the order in which they came."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in names if name not in ("epoch", "step")]
+
+
+def _number(text: str) -> float | str:
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return int(value) if value.is_integer() and "." not in text else value

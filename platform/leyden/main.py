@@ -1,0 +1,80 @@
+"""The dispatcher: picks the command by the first word and imports only what that command needs."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from leyden import __version__
+from leyden.errors import LeydenError, unknown
+
+# command: (module with run(arguments) -> exit status, one line of help)
+COMMANDS = {
+    "fit": ("leyden.cli", "train a task on data: fit --config FILE, or fit --model TASK --data DATA ..."),
+    "validate": ("leyden.cli", "evaluate a run or checkpoint on the validation data: validate RUN"),
+    "test": ("leyden.cli", "evaluate a run or checkpoint on the test data: test RUN"),
+    "predict": ("leyden.cli", "apply a run or checkpoint to files or folders: predict RUN INPUT ..."),
+    "list": ("leyden.commands.list", "show the tasks, networks and data modules that are installed"),
+    "doctor": ("leyden.commands.doctor", "report what this machine has, which data sets are here, what is broken"),
+}
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+USAGE = """usage: {program} COMMAND ...
+
+A training platform on PyTorch Lightning.
+
+commands:
+{commands}
+
+options:
+  --help, -h   show this, or after a command the options of that command
+  --version    show the version
+
+A trained run is a folder (runs/lenet/1). Start with: {program} fit --config configs/classification/lenet.yaml
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except LeydenError as error:
+        if os.environ.get("LEYDEN_DEBUG"):
+            traceback.print_exc()
+        return _report(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return _report("interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read our output closed it (`list | head`); the interpreter must not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(usage(), end="")
+        return 0 if words else 2
+    if words[0] in ("--version", "version"):
+        print(f"leyden {__version__}")
+        return 0
+    command, *rest = words
+    if command not in COMMANDS:
+        raise unknown("command", command, COMMANDS)
+    module = importlib.import_module(COMMANDS[command][0])
+    status: int = module.run(command, rest)
+    return status
+
+
+def usage() -> str:
+    """The text of `--help`."""
+    program = "python cli.py" if sys.argv[0].endswith("cli.py") else "leyden"
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return USAGE.format(program=program, commands="\n".join(lines))
+
+
+def _report(message: str, status: int) -> int:
+    sys.stdout.flush()
+    print(message if status == INTERRUPTED else f"error: {message}", file=sys.stderr)
+    return status

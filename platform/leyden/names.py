@@ -1,0 +1,144 @@
+"""Short names in command lines and configs become class paths before anything is parsed."""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from leyden import plugins
+from leyden.errors import UsageError, unknown
+
+_SHORT_NAME = re.compile(r"^([\w.-]+/)?[A-Za-z_]\w*$")
+_LITERALS = {"true", "false", "null", "none", "yes", "no"}
+
+# slots that hold classes of libraries: the last part of the option's name, what it is called, where the names live
+_LIBRARIES = {
+    "optimizer": ("optimizer", ("torch.optim",)),
+    "lr_scheduler": ("schedule", ("torch.optim.lr_scheduler", "leyden.schedules")),
+    "callbacks": ("callback", ("lightning.pytorch.callbacks", "leyden.callbacks")),
+    "logger": ("logger", ("lightning.pytorch.loggers",)),
+}
+_PLUGINS = {"model": "tasks", "data": "data", "net": "networks"}
+
+
+class ConfigLoader(yaml.SafeLoader):
+    """YAML 1.2's floats, as the parser reads them later: 1e-3 is a number."""
+
+
+ConfigLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def class_path(option: str, name: Any) -> Any:
+    """The class path for a value of an option; anything but a short name, or an option without classes, stays as it is.
+
+    Raises UsageError with the nearest known name for a short name that nobody offers.
+    """
+    slot = _slot(option)
+    if not isinstance(name, str) or name.lower() in _LITERALS:
+        return name
+    if slot in _PLUGINS and "." in name and "/" not in name:
+        plugins.import_class(name)  # for its error message
+        return name
+    if not _SHORT_NAME.match(name):
+        return name
+    if slot in _PLUGINS:
+        return plugins.find(_PLUGINS[slot], name).class_path
+    if slot in _LIBRARIES:
+        return _library_class(*_LIBRARIES[slot], name)
+    return name
+
+
+def _library_class(kind: str, modules: tuple[str, ...], name: str) -> str:
+    known: dict[str, str] = {}
+    for module in modules:
+        members = vars(importlib.import_module(module))
+        classes = {key for key, value in members.items() if isinstance(value, type) and not key.startswith("_")}
+        known |= {key: f"{module}.{key}" for key in classes}
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+def resolve_arguments(arguments: list[str]) -> list[str]:
+    """Resolve short names in `--option NAME` and `--option=NAME`, and in every `--config FILE`."""
+    resolved: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--") and word != "-c":
+            resolved.append(word)
+            continue
+        option, equals, value = word.partition("=")
+        name = "config" if option == "-c" else option[2:]
+        if not equals and _takes_class(name):
+            value = next(words, "")
+            if not value:
+                raise UsageError(f"{option} needs a value.")
+            resolved += [option, _resolve_value(name, value)]
+        elif equals:
+            resolved.append(f"{option}={_resolve_value(name, value)}")
+        else:
+            resolved.append(word)
+    return resolved
+
+
+def _slot(option: str) -> str:
+    """What kind of class an option takes; "" for none. `model` and `data` mean the options of just that name."""
+    parent, _, slot = option.removesuffix("+").removesuffix(".class_path").rpartition(".")
+    return "" if parent and slot in ("model", "data") else slot
+
+
+def _takes_class(option: str) -> bool:
+    return _slot(option) in _PLUGINS or _slot(option) in _LIBRARIES or option == "config"
+
+
+def _resolve_value(option: str, value: str) -> str:
+    if option == "config":
+        return yaml.safe_dump(read_config(value), sort_keys=False)
+    if value.lstrip().startswith(("{", "[")):
+        return yaml.safe_dump(_resolve_node(option, load_yaml(value, option)), default_flow_style=True)
+    return str(class_path(option, value))
+
+
+def read_config(file: str) -> dict[str, Any]:
+    """A YAML config with its short names resolved. Raises UsageError for a file that is missing or is no mapping."""
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"the config {file!r} cannot be read: {reason}.") from error
+    config = load_yaml(text, file)
+    if not isinstance(config, dict):
+        raise UsageError(f"the config {file!r} is not a mapping of options but {type(config).__name__}.")
+    try:
+        return {key: _resolve_node(str(key), value) for key, value in config.items()}
+    except UsageError as error:
+        raise UsageError(f"in {file}: {error}") from error
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """Parse YAML. Raises UsageError that names line and column."""
+    try:
+        return yaml.load(text, Loader=ConfigLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _resolve_node(option: str, node: Any) -> Any:
+    """`option` is the dotted name of this place in the config."""
+    if isinstance(node, list):
+        return [_resolve_node(option, item) for item in node]
+    if not isinstance(node, dict):
+        return class_path(option, node)
+    return {key: _resolve_node(_below(option, str(key)), value) for key, value in node.items()}
+
+
+def _below(option: str, key: str) -> str:
+    return option if key in ("class_path", "init_args") else f"{option}.{key}"

@@ -1,0 +1,1 @@
+"""The tasks and networks that leyden brings along."""
