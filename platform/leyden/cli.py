@@ -22,6 +22,7 @@ from leyden import names, plugins
 from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder
 from leyden.data import DataModule
 from leyden.errors import CheckpointError, LeydenError, UsageError
+from leyden.folders import require_writable, write_text
 from leyden.loggers import MetricsCSV
 from leyden.memory import keep_freed_memory
 from leyden.messages import explain, require_matching_batches
@@ -31,11 +32,9 @@ from leyden.runs import (
     find_checkpoint,
     newest_valid_checkpoint,
     read_checkpoint,
-    require_writable,
     stored_config,
-    write_text,
 )
-from leyden.task import Task
+from leyden.task import SECTION, Task
 
 logger = logging.getLogger("leyden")
 LINE_SECONDS = 10.0
@@ -89,8 +88,8 @@ class Request:
         options = names.resolve_arguments(self.options)
         if self.checkpoint_path is None:
             return options
-        if "leyden" not in self.checkpoint and any(word.startswith("--model") for word in options):
-            return options
+        if "config" not in self.checkpoint.get(SECTION, {}) and any(word.startswith("--model") for word in options):
+            return options  # not trained by `fit`
         stored = stored_config(self.checkpoint, self.checkpoint_path)
         # how it was trained (devices, loggers, callbacks) is no reason to evaluate it in the same way elsewhere
         kept: dict[str, Any] = {key: stored[key] for key in ("seed_everything", "model", "data") if key in stored}
@@ -146,7 +145,9 @@ class TrainingCLI(LightningCLI):
         try:
             self.config = parser.parse_args(self.arguments)
         except argparse.ArgumentError as error:
-            raise explain(str(error)) from error
+            raise explain(str(error), self.request.command) from error
+        if isinstance(self.config.trainer, list):
+            raise UsageError("trainer is a list; it must be a mapping of options.")
         for group in ("model", "data"):
             if self.config.get(group) is None:
                 raise explain(f"arguments are required: {group}")
@@ -154,6 +155,18 @@ class TrainingCLI(LightningCLI):
         require_matching_batches(*classes)
         if self.request.command == "fit":
             self._find_resumed()
+
+    def instantiate_classes(self) -> None:
+        """Lightning's hook: make task, data module and trainer. Raises UsageError for arguments that they refuse."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            refusal = _innermost(error)
+            if isinstance(refusal, LeydenError):
+                raise refusal from error
+            if isinstance(refusal, ValueError):
+                raise UsageError(str(refusal)) from error
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's hook: what every run gets joins what the user named."""
@@ -236,16 +249,21 @@ class TrainingCLI(LightningCLI):
 
 def run(command: str, arguments: list[str]) -> int:
     """Run fit, validate, test or predict and return the exit status."""
-    _set_up_output()
+    set_up_output()
     sys.path.insert(0, str(Path.cwd()))  # a task in a file of the current folder, also for the console script
     with _errors_for_people():
         request = Request.parse(command, arguments)
         cli = TrainingCLI(request)
-        if isinstance(cli.trainer.accelerator, CPUAccelerator):
-            keep_freed_memory()
+        prepare_process(cli.trainer)
         if request.checkpoint and isinstance(cli.model, Task):
             cli.model.adopt(request.checkpoint)
         return {"fit": _fit, "predict": _predict}.get(command, _evaluate)(cli)
+
+
+def prepare_process(trainer: Trainer) -> None:
+    """Settings of the whole process that pay for this trainer's hardware."""
+    if isinstance(trainer.accelerator, CPUAccelerator):
+        keep_freed_memory()
 
 
 def _fit(cli: TrainingCLI) -> int:
@@ -311,6 +329,11 @@ def _last_of(target: str) -> Path:
     return last if last.is_file() else find_checkpoint(target)
 
 
+def _innermost(error: BaseException) -> BaseException:
+    """What a class raised when the parser made it; the parser wraps it into messages of its own."""
+    return error if error.__cause__ is None else _innermost(error.__cause__)
+
+
 def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
@@ -335,7 +358,8 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _set_up_output() -> None:
+def set_up_output() -> None:
+    """Our lines on standard output, from rank 0 only; of Lightning's, what is news to the user."""
     logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) in (0, None) else logging.ERROR)
     if not logger.handlers:
         console = logging.StreamHandler(sys.stdout)
@@ -360,6 +384,8 @@ def _errors_for_people() -> Iterator[None]:
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
     except RuntimeError as error:
+        if "Early stopping conditioned" in str(error):
+            raise UsageError(str(error)) from error
         if "loading state_dict" not in str(error):
             raise
         lines = [line.strip() for line in str(error).splitlines()[1:]]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -83,12 +83,18 @@ class TrainLoader(DataLoader[Any]):
 
     sampler: ShardedSampler
     batches_given = 0
+    trainer: Trainer | None = None
+
+    @property
+    def epoch_length(self) -> float:
+        """Batches of an epoch; Lightning may be told to take fewer than there are (`limit_train_batches`)."""
+        return len(self) if self.trainer is None else min(len(self), self.trainer.num_training_batches)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         done = self.batches_given
         self.sampler.start = done * (self.batch_size or 1)
         for position, batch in enumerate(super().__iter__(), start=done + 1):
-            self.batches_given = position if position < len(self) else 0
+            self.batches_given = position if position < self.epoch_length else 0
             yield batch
         self.batches_given = self.sampler.start = 0
 
@@ -180,6 +186,11 @@ class DataModule(LightningDataModule, Generic[Batch]):
         candidates = data_folders(self.folder)
         return next((path for path in candidates if path.is_dir()), candidates[0])
 
+    @classmethod
+    def locate(cls) -> Path | None:
+        """Where the data set lies on this machine, without a given root; None where it is not here."""
+        return next((path for path in data_folders(cls.folder) if path.is_dir()), None)
+
     def setup(self, stage: str) -> None:
         """Load the splits of a stage (`fit`, `validate`, `test`, `predict`)."""
         if stage == "predict":
@@ -195,6 +206,7 @@ class DataModule(LightningDataModule, Generic[Batch]):
         """Shuffled batches of the training split."""
         loader = self._loader("train", TrainLoader, shuffle=True)
         assert isinstance(loader, TrainLoader)
+        loader.trainer = self.trainer
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:

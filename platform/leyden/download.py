@@ -184,6 +184,8 @@ def _extract(archive: Path, folder: Path) -> None:
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")  # raises for paths and links that leave the folder
+            while tar.fileobj and tar.fileobj.read(1 << 20):  # the compression's checksum stands at the very end
+                pass
         return
     with zipfile.ZipFile(archive) as packed:
         for name in packed.namelist():

@@ -27,8 +27,12 @@ class CheckpointError(LeydenError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """One error for every misspelt name: what is unknown, the nearest known name, all known names."""
     choices = sorted(set(known))
-    by_lower = {choice.lower(): choice for choice in choices}
-    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)]
-    guess = f" Did you mean {near[0]}?" if near else ""
     listing = ", ".join(choices) if choices else "none"
-    return UsageError(f"unknown {kind} {name!r}.{guess} Known {kind} names: {listing}")
+    return UsageError(f"unknown {kind} {name!r}.{guess(name, choices)} Known {kind} names: {listing}")
+
+
+def guess(name: str, known: Iterable[str]) -> str:
+    """The question " Did you mean X?" for a misspelt name, with a space before it; "" when nothing is near."""
+    by_lower = {choice.lower(): choice for choice in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[near[0]]}?" if near else ""

@@ -46,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(str(error), error.exit_status)
     except KeyboardInterrupt:
         return _report("interrupted.", INTERRUPTED)
+    except SystemExit as stop:  # argparse after --help, Lightning after Ctrl-C
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _report("interrupted.", INTERRUPTED)
+        return _report(stop.code, 1) if isinstance(stop.code, str) else stop.code or 0
     except BrokenPipeError:
         # whoever read our output closed it (`list | head`); the interpreter must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,3 +82,7 @@ def _report(message: str, status: int) -> int:
     sys.stdout.flush()
     print(message if status == INTERRUPTED else f"error: {message}", file=sys.stderr)
     return status
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,24 @@ from leyden.errors import UsageError, unknown
 _SHORT_NAME = re.compile(r"^([\w.-]+/)?[A-Za-z_]\w*$")
 _LITERALS = {"true", "false", "null", "none", "yes", "no"}
 
-# slots that hold classes of libraries: the last part of the option's name, what it is called, where the names live
+# slots that hold classes of libraries: the last part of the option's name, what it is called, the base of the classes,
+# where they live
 _LIBRARIES = {
-    "optimizer": ("optimizer", ("torch.optim",)),
-    "lr_scheduler": ("schedule", ("torch.optim.lr_scheduler", "leyden.schedules")),
-    "callbacks": ("callback", ("lightning.pytorch.callbacks", "leyden.callbacks")),
-    "logger": ("logger", ("lightning.pytorch.loggers",)),
+    "optimizer": ("optimizer", "torch.optim.Optimizer", ("torch.optim",)),
+    "lr_scheduler": (
+        "schedule",
+        "torch.optim.lr_scheduler.LRScheduler",
+        ("torch.optim.lr_scheduler", "leyden.schedules"),
+    ),
+    "callbacks": (
+        "callback",
+        "lightning.pytorch.callbacks.Callback",
+        ("lightning.pytorch.callbacks", "leyden.callbacks"),
+    ),
+    "logger": ("logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers",)),
 }
 _PLUGINS = {"model": "tasks", "data": "data", "net": "networks"}
+_CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
 class ConfigLoader(yaml.SafeLoader):
@@ -44,24 +55,27 @@ def class_path(option: str, name: Any) -> Any:
     slot = _slot(option)
     if not isinstance(name, str) or name.lower() in _LITERALS:
         return name
-    if slot in _PLUGINS and "." in name and "/" not in name:
+    if (slot in _PLUGINS or slot in _LIBRARIES) and "." in name and "/" not in name:
         plugins.import_class(name)  # for its error message
         return name
     if not _SHORT_NAME.match(name):
         return name
     if slot in _PLUGINS:
-        return plugins.find(_PLUGINS[slot], name).class_path
+        plugin = plugins.find(_PLUGINS[slot], name)
+        plugin.load()  # for its error message
+        return plugin.class_path
     if slot in _LIBRARIES:
         return _library_class(*_LIBRARIES[slot], name)
     return name
 
 
-def _library_class(kind: str, modules: tuple[str, ...], name: str) -> str:
+def _library_class(kind: str, base_path: str, modules: tuple[str, ...], name: str) -> str:
     known: dict[str, str] = {}
+    base = plugins.import_class(base_path)
     for module in modules:
-        members = vars(importlib.import_module(module))
-        classes = {key for key, value in members.items() if isinstance(value, type) and not key.startswith("_")}
-        known |= {key: f"{module}.{key}" for key in classes}
+        for key, value in vars(importlib.import_module(module)).items():
+            if isinstance(value, type) and issubclass(value, base) and value is not base and not key.startswith("_"):
+                known[key] = f"{module}.{key}"
     if name not in known:
         raise unknown(kind, name, known)
     return known[name]
@@ -70,18 +84,18 @@ def _library_class(kind: str, modules: tuple[str, ...], name: str) -> str:
 def resolve_arguments(arguments: list[str]) -> list[str]:
     """Resolve short names in `--option NAME` and `--option=NAME`, and in every `--config FILE`."""
     resolved: list[str] = []
-    words = iter(arguments)
-    for word in words:
+    words = deque(arguments)
+    while words:
+        word = words.popleft()
         if not word.startswith("--") and word != "-c":
             resolved.append(word)
             continue
         option, equals, value = word.partition("=")
         name = "config" if option == "-c" else option[2:]
+        if not equals and _needs_value(name) and (not words or words[0].startswith("--")):
+            raise UsageError(f"{option} needs a value.")
         if not equals and _takes_class(name):
-            value = next(words, "")
-            if not value:
-                raise UsageError(f"{option} needs a value.")
-            resolved += [option, _resolve_value(name, value)]
+            resolved += [option, _resolve_value(name, words.popleft())]
         elif equals:
             resolved.append(f"{option}={_resolve_value(name, value)}")
         else:
@@ -93,6 +107,11 @@ def _slot(option: str) -> str:
     """What kind of class an option takes; "" for none. `model` and `data` mean the options of just that name."""
     parent, _, slot = option.removesuffix("+").removesuffix(".class_path").rpartition(".")
     return "" if parent and slot in ("model", "data") else slot
+
+
+def _needs_value(option: str) -> bool:
+    """Every option of a task, data module or trainer does; what the others do, the parser knows."""
+    return _takes_class(option) or ("." in option and not option.endswith(".help"))
 
 
 def _takes_class(option: str) -> bool:
@@ -127,6 +146,10 @@ def load_yaml(text: str, where: str) -> Any:
     """Parse YAML. Raises UsageError that names line and column."""
     try:
         return yaml.load(text, Loader=ConfigLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageError(f"{where} is not valid YAML{place}: {error.problem}.") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -137,6 +160,8 @@ def _resolve_node(option: str, node: Any) -> Any:
         return [_resolve_node(option, item) for item in node]
     if not isinstance(node, dict):
         return class_path(option, node)
+    if "class_path" in node and (stray := [str(key) for key in node if key not in _CLASS_KEYS]):
+        raise UsageError(f"{option} has {', '.join(stray)} beside class_path; a class's options stand under init_args.")
     return {key: _resolve_node(_below(option, str(key)), value) for key, value in node.items()}
 
 

@@ -39,6 +39,6 @@ def smallest_image_size(build: Callable[[], nn.Module], channels: int, above: in
 def _takes(build: Callable[[], nn.Module], channels: int, size: int) -> bool:
     try:
         dry_run(build(), torch.zeros(1, channels, size, size))
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError, AssertionError):
         return False
     return True

@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from leyden.errors import LeydenError, UsageError, unknown
+from leyden.errors import LeydenError, UsageError, guess, unknown
 
 GROUPS = {"tasks": "leyden.tasks", "networks": "leyden.networks", "data": "leyden.data"}
 SINGULAR = {"tasks": "task", "networks": "network", "data": "data"}
@@ -56,7 +56,7 @@ class Plugin:
         module, _, attribute = self.target.partition(":")
         try:
             loaded = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # a plugin may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # a plugin may raise anything while it is imported
             raise PluginError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
         if not isinstance(loaded, type):
             raise PluginError(f"{where} is not a class but {loaded!r}.")
@@ -120,11 +120,11 @@ def import_class(class_path: str) -> Any:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise UsageError(f"{class_path!r}: there is no module {error.name!r}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{class_path!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(loaded, attribute):
-        names = [name for name, value in vars(loaded).items() if isinstance(value, type)]
-        raise unknown(f"class in module {module}", attribute, names)
+        own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", None) == module]
+        raise UsageError(f"module {module} has no {attribute!r}.{guess(attribute, own)}")
     return getattr(loaded, attribute)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from leyden.errors import CheckpointError, LeydenError, UsageError
+from leyden.errors import CheckpointError, UsageError
+from leyden.folders import not_writable
 from leyden.task import SECTION
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -57,22 +57,7 @@ class Run:
             except FileExistsError:
                 number += 1
             except OSError as error:
-                raise _not_writable(experiment, error) from error
-
-
-def require_writable(folder: Path) -> None:
-    """Make a folder and try to write into it. Raises LeydenError when that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-
-
-def _not_writable(folder: Path, error: OSError) -> LeydenError:
-    reason = error.strerror or str(error)
-    return LeydenError(f"the run folder {folder} cannot be written: {reason}. Choose another with --runs FOLDER.")
+                raise not_writable(experiment, error) from error
 
 
 def _numbered(experiment: Path) -> Iterator[Path]:
@@ -93,14 +78,16 @@ def find_checkpoint(target: str) -> Path:
     for candidate in (Run(path).best, Run(path).last):
         if candidate.is_file():
             return candidate
-    newest = max(_numbered(path), key=lambda folder: int(folder.name), default=None)
+    trained = [run for run in _numbered(path) if any(Run(run).checkpoints.glob("*.ckpt"))]
+    newest = max(trained, key=lambda run: int(run.name), default=None)
     hint = f"Did you mean its newest run, {newest}?" if newest else "Was its training stopped before the first epoch?"
     raise UsageError(f"{target!r} holds no checkpoint ({Run(path).best} and {LAST} are missing). {hint}")
 
 
 def _known_runs() -> str:
-    runs = sorted(Path("runs").glob("*/*/checkpoints"), key=lambda path: path.stat().st_mtime, reverse=True)
-    listing = ", ".join(str(path.parent) for path in runs[:5])
+    files = sorted(Path("runs").glob("*/*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    runs = list(dict.fromkeys(str(path.parent.parent) for path in files))
+    listing = ", ".join(runs[:5])
     return f"Newest runs here: {listing}." if listing else "There are no runs here yet: train one with fit."
 
 
@@ -109,10 +96,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError that says whether it is damaged or holds more than data.
     """
+    _require_checkpoint_format(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}.") from error
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
             raise _damaged(path, error) from error
@@ -127,11 +113,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _require_checkpoint_format(path: Path) -> None:
+    """Torch writes zip archives; files of its earlier versions are pickles."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(2)
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error.strerror or error}.") from error
+    if beginning not in (b"PK", b"\x80\x02"):
+        raise CheckpointError(f"{path} is {'not a checkpoint' if beginning else 'an empty file'}.")
+
+
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    size = path.stat().st_size if path.exists() else 0
-    cause = str(error).partition("\n")[0][:200]
+    cause = str(error).partition("\n")[0].partition(". ")[0]
     return CheckpointError(
-        f"{path} ({size:,} bytes) is damaged or not a checkpoint: {cause}. Use another checkpoint of the run."
+        f"{path} ({path.stat().st_size:,} bytes) is damaged: {cause}. Use another checkpoint of the run."
     )
 
 
@@ -180,10 +176,3 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"the checkpoint {target} cannot be written: {cause}. The checkpoint before it is untouched; make room "
                 "and go on with --resume auto."
             ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

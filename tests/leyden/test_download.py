@@ -128,18 +128,22 @@ def test_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_broken_transfer_is_resumed_by_the_next_start(server: Server, tmp_path: Path) -> None:
-    half = len(CONTENT) // 2
-    with pytest.raises(NoSourceError, match=f"broke off; {half} bytes are kept"):
+    with pytest.raises(NoSourceError, match="broke off") as caught:
         fetch(offered(server.url("cut_off")), tmp_path)
     assert names(tmp_path) == {f"{NAME}.part"}  # never under the real name
+    kept = (tmp_path / f"{NAME}.part").stat().st_size
+    assert 0 < kept <= len(CONTENT) // 2
+    assert f"{kept} bytes are kept" in str(caught.value)
     assert fetch(offered(server.url("good")), tmp_path).read_bytes() == CONTENT
-    assert server.requests[-1] == ("good", f"bytes={half}-")
+    assert server.requests[-1] == ("good", f"bytes={kept}-")
     assert names(tmp_path) == {NAME}
 
 
 def test_broken_transfer_is_resumed_by_the_next_source(server: Server, tmp_path: Path) -> None:
     assert fetch(offered(server.url("cut_off"), server.url("good")), tmp_path).read_bytes() == CONTENT
-    assert server.requests == [("cut_off", None), ("good", f"bytes={len(CONTENT) // 2}-")]
+    (first, first_range), (second, second_range) = server.requests
+    assert (first, second, first_range) == ("cut_off", "good", None)
+    assert second_range is not None
 
 
 @pytest.mark.parametrize("path", ["good", "no_ranges", "moved"])
@@ -218,20 +222,25 @@ def test_unpack_beside_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("archive", ["x.zip", "x.tar.gz"])
-@pytest.mark.parametrize("evil", ["../evil", "set/../../evil", "/evil"])
+@pytest.mark.parametrize("evil", ["../evil", "set/../../evil"])
 def test_no_path_leaves_the_folder(tmp_path: Path, archive: str, evil: str) -> None:
-    if evil.startswith("/"):
-        evil = f"{tmp_path}/evil"
     folder = tmp_path / "a" / "out"
     packed = pack(tmp_path / archive, {"fine": b"", evil: b"evil"})
-    try:
+    with pytest.raises(DataError, match=archive):
         unpack(packed, folder)
-    except DataError as error:
-        assert str(packed) in str(error)
-        assert contents(folder) == {}
-    else:  # tar's filter reads an absolute path as one below the folder
-        assert archive == "x.tar.gz" and evil.startswith("/")
-    assert {path for path in tmp_path.rglob("evil") if folder not in path.parents} == set()
+    assert names(folder) == set()
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_absolute_path_in_a_zip_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="outside"):
+        unpack(pack(tmp_path / "x.zip", {f"{tmp_path}/evil": b"evil"}), tmp_path / "out")
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_absolute_path_in_a_tar_is_read_as_one_below_the_folder(tmp_path: Path) -> None:
+    unpack(pack(tmp_path / "x.tar.gz", {f"{tmp_path}/evil": b"evil"}), tmp_path / "out")
+    assert [path.is_relative_to(tmp_path / "out") for path in tmp_path.rglob("evil")] == [True]
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -288,7 +297,7 @@ def test_debian_package_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     script(tmp_path / "bin", "apt-get", "echo 'E: Unable to locate package' >&2; echo 'W: bye' >&2; exit 100")
     script(tmp_path / "bin", "dpkg-deb", "")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    with pytest.raises(DataError, match="^E: Unable to locate package$"):
+    with pytest.raises(DataError, match=r"^E: Unable to locate package$"):
         unpack_debian_package("some-data", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DataError, match="not installed here"):

@@ -6,8 +6,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from leyden.folders import write_text
 from leyden.loggers import MetricsCSV
-from leyden.runs import Run, write_text
+from leyden.runs import Run
 from leyden.task import SECTION
 
 logger = logging.getLogger("leyden")

@@ -51,7 +51,7 @@ class ImageClassifier(Task[LabelledImages]):
         channels, (height, width) = self.facts.channels, self.facts.image_size
         try:
             dry_run(net, torch.zeros(1, channels, height, width))
-        except RuntimeError as error:
+        except (RuntimeError, AssertionError) as error:
             smallest = smallest_image_size(self._new_network, channels, above=min(height, width))
             if smallest is None:
                 raise UsageError(f"{type(net).__name__} cannot take {height}x{width} images: {error}") from error

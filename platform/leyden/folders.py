@@ -1,0 +1,31 @@
+"""Writing into folders: early refusal, and files that are whole or not there."""
+
+import tempfile
+from pathlib import Path
+
+from leyden.errors import LeydenError
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder and try to write into it. Raises LeydenError when that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise not_writable(folder, error) from error
+
+
+def not_writable(folder: Path, error: OSError) -> LeydenError:
+    """The error for a folder that the run cannot write into."""
+    reason = error.strerror or str(error)
+    return LeydenError(
+        f"the folder {folder} cannot be written: {reason}. Choose another with --runs FOLDER (fit) or --out FOLDER."
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
