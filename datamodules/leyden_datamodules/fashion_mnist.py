@@ -6,19 +6,17 @@ import math
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import datasets
 
 from leyden.batches import ImageFacts, LabelledImages
-from leyden.data import BatchSource, InMemory, Split, data_folders
+from leyden.data import BatchSource, InMemory, Part, Split, data_folders
 from leyden.download import Attempt, Download, NoSourceError, fetch, unpack_debian_package
 from leyden.errors import DataError, UsageError
 from leyden_datamodules._images import ImageData
@@ -83,10 +81,15 @@ class FashionMNIST(ImageData):
             _write_idx(root / f"{part}-labels-idx1-ubyte.gz", labels.to(torch.uint8))
         return {"root": str(root), "verify": False, "val_size": 21, "batch_size": 16}
 
-    def prepare_data(self) -> None:
-        """Fetch what is missing; nothing for `predict`, which needs no data set."""
-        predicting = self.trainer is not None and self.trainer.predicting
-        if not predicting and self._found() is None:
+    @classmethod
+    def locate(cls) -> Path | None:
+        """The folder of the files, which may be that of Debian's package."""
+        found = cls()._found()
+        return None if found is None else next(iter(found.values())).parent
+
+    def fetch(self) -> None:
+        """From torchvision's mirrors, else out of Debian's package. Raises NoSourceError where neither works."""
+        if self._found() is None:
             self._fetch()
 
     def describe(self) -> ImageFacts:
@@ -176,25 +179,6 @@ class FashionMNIST(ImageData):
                     path.replace(folder / path.name)
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror or error}") from error
-
-
-class Part(Dataset[LabelledImages]):
-    """Some items of a data set that is held in memory, without a copy. chosen: (n,) int64 indices of them."""
-
-    def __init__(self, data: InMemory, chosen: Tensor) -> None:
-        self.data = data
-        self.chosen = chosen
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitems__(self, indices: Sequence[int]) -> LabelledImages:
-        batch: LabelledImages = self.data.__getitems__(self.chosen[torch.as_tensor(indices)].tolist())
-        return batch
-
-    def picture(self, index: int) -> Image.Image:
-        """Item `index` as a picture."""
-        return self.data.picture(int(self.chosen[index]))
 
 
 def _downloads() -> list[Download]:

@@ -1,6 +1,7 @@
 """fit, validate, test and predict: a thin layer over LightningCLI."""
 
 import argparse
+import errno
 import json
 import logging
 import sys
@@ -39,6 +40,8 @@ from leyden.task import SECTION, Task
 logger = logging.getLogger("leyden")
 LINE_SECONDS = 10.0
 SHOWN_PREDICTIONS = 10
+DISK_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+USAGE = {"fit": "fit", "validate": "validate RUN", "test": "test RUN", "predict": "predict RUN INPUT ..."}
 CHATTER = (  # what Lightning says on every run here, and what is answered already
     ".*does not have many workers.*",
     ".*The number of training batches .* is smaller than the logging interval.*",
@@ -127,7 +130,7 @@ class TrainingCLI(LightningCLI):
             run=False,
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 10},
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": f"leyden {request.command}"},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": f"leyden {USAGE[request.command]}"},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -204,7 +207,7 @@ class TrainingCLI(LightningCLI):
             kept.pop(key, None)
         if "experiment" in kept:
             kept.experiment = self.request.experiment(self.config)
-        text: str = self.parser.dump(kept, skip_none=False, skip_validation=True)
+        text: str = self.parser.dump(kept, skip_unset=False, skip_validation=True)
         return text
 
     def _find_resumed(self) -> None:
@@ -243,7 +246,8 @@ class TrainingCLI(LightningCLI):
         ]
         if chosen.enable_checkpointing is not False:
             monitor = None if chosen.limit_val_batches == 0 else getattr(self.model, "monitor", None)
-            found.append(Checkpoints(monitor, getattr(self.model, "mode", "min")))
+            best = [] if monitor is None else [Checkpoints(monitor, getattr(self.model, "mode", "min"))]
+            found += [*best, Checkpoints()]  # the last after the best, whose score it then holds
         return found
 
 
@@ -270,12 +274,18 @@ def _fit(cli: TrainingCLI) -> int:
     trainer, path = cli.trainer, cli.request.checkpoint_path
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         require_writable(cli.experiment)
+    steps_done = cli.request.checkpoint.get("global_step", 0)
     if path is not None:
-        logger.info("going on from %s (step %d)", path, cli.request.checkpoint.get("global_step", 0))
+        logger.info("going on from %s (step %d)", path, steps_done)
+        _refuse_other_optimizer(cli)
+        _print_differences(cli)
     trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+    if trainer.global_step == steps_done:
+        logger.info("nothing was left to train; --trainer.max_epochs says how long training is")
     folder = next((c.run for c in trainer.callbacks if isinstance(c, RunFolder)), None)  # type: ignore[attr-defined]
     if folder is not None and trainer.is_global_zero:
-        print(f"run folder: {folder.path} (curves.png, samples/, checkpoints/). Next: test {folder.path}")
+        following = f" Next: test {folder.path}" if any(folder.checkpoints.glob("*.ckpt")) else ""
+        print(f"run folder: {folder.path} (curves.png, samples/, checkpoints/).{following}")
     return 0
 
 
@@ -283,7 +293,7 @@ def _evaluate(cli: TrainingCLI) -> int:
     evaluate = cli.trainer.test if cli.request.command == "test" else cli.trainer.validate
     if cli.trainer.is_global_zero:
         require_writable(cli.out)
-        _print_differences(cli)
+    _print_differences(cli)
     path = str(cli.request.checkpoint_path)
     [metrics] = evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
     if cli.trainer.is_global_zero:
@@ -300,6 +310,7 @@ def _predict(cli: TrainingCLI) -> int:
     if not isinstance(data, DataModule) or not isinstance(cli.model, Task):
         raise UsageError("predict on files needs a leyden Task and DataModule.")
     require_writable(cli.out)
+    _print_differences(cli)
     data.inputs, data.facts = cli.request.inputs, cli.model.facts
     path = str(cli.request.checkpoint_path)
     cli.trainer.predict(cli.model, datamodule=data, return_predictions=False, ckpt_path=path, weights_only=True)
@@ -331,7 +342,7 @@ def _last_of(target: str) -> Path:
 
 def _innermost(error: BaseException) -> BaseException:
     """What a class raised when the parser made it; the parser wraps it into messages of its own."""
-    return error if error.__cause__ is None else _innermost(error.__cause__)
+    return error if isinstance(error, LeydenError) or error.__cause__ is None else _innermost(error.__cause__)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -342,13 +353,30 @@ def _as_list(value: Any) -> list[Any]:
 
 def _print_differences(cli: TrainingCLI) -> None:
     """Say where the command line differs from what the checkpoint was trained with."""
-    if cli.request.checkpoint_path is None or "leyden" not in cli.request.checkpoint:
-        return
+    for key, trained, now in _differences(cli):
+        logger.info("differs from training: %s %s -> %s", key, trained, now)
+
+
+def _refuse_other_optimizer(cli: TrainingCLI) -> None:
+    """A checkpoint restores its optimizer and schedule: other options for them would silently have no effect."""
+    for key, trained, now in _differences(cli):
+        if key.startswith(("model.optimizer.", "model.lr_scheduler")):
+            raise UsageError(
+                f"a resumed run goes on with the optimizer and schedule of its checkpoint: {key} was {trained}, "
+                f"not {now}. Leave it as it was, or start a new run without --resume."
+            )
+
+
+def _differences(cli: TrainingCLI) -> list[tuple[str, Any, Any]]:
+    """Options of task and data with their value in training and now; where the class differs, only the class."""
+    if cli.request.checkpoint_path is None or "config" not in cli.request.checkpoint.get(SECTION, {}):
+        return []
     trained = _flat(stored_config(cli.request.checkpoint, cli.request.checkpoint_path))
     now = _flat(yaml.safe_load(cli.saved_config()))
-    for key in sorted(key for key in {*trained, *now} if key.startswith(("model.", "data."))):
-        if trained.get(key) != now.get(key):
-            print(f"differs from training: {key} {trained.get(key)} -> {now.get(key)}")
+    keys = sorted(key for key in {*trained, *now} if key.startswith(("model.", "data.")))
+    different = [(key, trained.get(key), now.get(key)) for key in keys if trained.get(key) != now.get(key)]
+    classes = [key.removesuffix("class_path") for key, *_ in different if key.endswith(".class_path")]
+    return [row for row in different if row[0].endswith(".class_path") or not row[0].startswith(tuple(classes))]
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -361,11 +389,12 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 def set_up_output() -> None:
     """Our lines on standard output, from rank 0 only; of Lightning's, what is news to the user."""
     logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", 0) in (0, None) else logging.ERROR)
-    if not logger.handlers:
-        console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(console)
-        logger.propagate = False
+    for handler in list(logger.handlers):  # a second command in one process, whose stdout may be another
+        logger.removeHandler(handler)
+    console = logging.StreamHandler(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(console)
+    logger.propagate = False
     for chatty in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     for pattern in CHATTER:
@@ -383,6 +412,11 @@ def _errors_for_people() -> Iterator[None]:
         raise
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
+    except OSError as error:
+        if error.errno not in DISK_REFUSALS:
+            raise
+        where = error.filename or "the disk"
+        raise LeydenError(f"{where}: {error.strerror}. What was saved before is untouched.") from error
     except RuntimeError as error:
         if "Early stopping conditioned" in str(error):
             raise UsageError(str(error)) from error

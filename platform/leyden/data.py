@@ -45,13 +45,37 @@ class InMemory(Dataset[Any]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        chosen = torch.as_tensor(indices)
+        return self.select(torch.as_tensor(indices))
+
+    def select(self, chosen: Tensor) -> Any:
+        """The batch of the items `chosen` (n,) int64."""
         return type(self.batch)(*(tensor[chosen] for tensor in self.batch))
 
     def picture(self, index: int) -> Image.Image:
         """Item `index` as a picture; the first tensor must be uint8 images (N, C, H, W)."""
         pixels: Tensor = self.batch[0][index]
         return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
+
+
+class Part(Dataset[Any]):
+    """Some items of a data set that is held in memory, without a copy. chosen: (n,) int64 indices of them."""
+
+    def __init__(self, data: InMemory, chosen: Tensor) -> None:
+        self.data = data
+        self.chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        return self.data.select(self.chosen[torch.as_tensor(indices)])
+
+    def picture(self, index: int) -> Image.Image:
+        """Item `index` as a picture."""
+        return self.data.picture(int(self.chosen[index]))
 
 
 class ShardedSampler(DistributedSampler[Any]):
@@ -121,7 +145,7 @@ def data_folders(folder: str) -> list[Path]:
 class DataModule(LightningDataModule, Generic[Batch]):
     """Base of the data modules: `class FashionMNIST(DataModule[LabelledImages])`.
 
-    A subclass says what its batches are (the type argument) and offers `folder`, `prepare_data` (fetch, once per
+    A subclass says what its batches are (the type argument) and offers `folder`, `fetch` (once per
     node), `load` (the splits), `describe` (the facts), `transform`, `load_inputs` (what `predict` is given) and
     `fabricate` (a tiny data set in the real on-disk format, for tests).
 
@@ -129,7 +153,7 @@ class DataModule(LightningDataModule, Generic[Batch]):
         root: folder of the data set. Without it: the folder's standard name under $LEYDEN_DATA, else under ./data.
         batch_size: items in a batch of one process; null takes the whole split at once.
         num_workers: processes that decode data. 0 is best for data that is held in memory.
-        seed: of the splits and of the order in which training data is shuffled.
+        seed: of the splits. The order of the training data follows --seed_everything.
 
     Raises:
         UsageError: for a batch_size below 1 or negative num_workers.
@@ -191,6 +215,15 @@ class DataModule(LightningDataModule, Generic[Batch]):
         """Where the data set lies on this machine, without a given root; None where it is not here."""
         return next((path for path in data_folders(cls.folder) if path.is_dir()), None)
 
+    def fetch(self) -> None:
+        """Bring the data set to this machine where it is missing. Raises DataError that says what was tried."""
+        return
+
+    def prepare_data(self) -> None:
+        """Lightning's hook, once per node. What `predict` reads is given to it: nothing is fetched for that."""
+        if self.trainer is None or not self.trainer.predicting:
+            self.fetch()
+
     def setup(self, stage: str) -> None:
         """Load the splits of a stage (`fit`, `validate`, `test`, `predict`)."""
         if stage == "predict":
@@ -225,13 +258,17 @@ class DataModule(LightningDataModule, Generic[Batch]):
         """Lightning's hook: the batch has arrived on the device."""
         return self.transform(batch, training=self.trainer is not None and bool(self.trainer.training))
 
+    def _order_seed(self) -> int:
+        """The seed of `seed_everything`, which is the same in all processes; the splits' seed where none was set."""
+        return int(os.environ.get("PL_GLOBAL_SEED", self.seed))
+
     def _loader(self, split: str, kind: type[DataLoader[Any]], shuffle: bool = False) -> DataLoader[Any]:
         source: Any = self.splits[split]
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return kind(
             source,
             batch_size=self.batch_size or max(1, len(source)),
-            sampler=ShardedSampler(len(source), rank, world_size, shuffle, self.seed),
+            sampler=ShardedSampler(len(source), rank, world_size, shuffle, self._order_seed()),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=identity,

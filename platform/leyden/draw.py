@@ -1,6 +1,7 @@
 """Pictures for people: captions, grids, learning curves, matrices. Without pyplot, so any thread may draw."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
-from torchvision.utils import make_grid
+
+from leyden.folders import replacing
 
 SMALLEST_SIDE = 160  # pixels; smaller pictures are enlarged so that a caption fits and eyes can see them
+GAP = 4  # pixels between pictures
 RIGHT, WRONG, NEUTRAL = "#1b7837", "#b2182b", "#404040"
 COLOURS = {"train": "tab:blue", "val": "tab:orange"}  # the same in every panel
 Points = Sequence[tuple[float, float]]
@@ -22,11 +24,11 @@ def captioned(picture: Image.Image, caption: str, colour: str = NEUTRAL) -> Imag
     scale = max(1, round(SMALLEST_SIDE / min(picture.size)))
     picture = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     font_size = max(12, picture.width // 14)
-    font = ImageFont.load_default(font_size)
+    font = _font(font_size)
     text_width = font.getlength(caption)
     if text_width > picture.width - 8:
         font_size = max(8, int(font_size * (picture.width - 8) / text_width))
-        font = ImageFont.load_default(font_size)
+        font = _font(font_size)
     canvas = Image.new("RGB", (picture.width, picture.height + int(1.6 * font_size)), colour)
     canvas.paste(picture, (0, 0))
     ImageDraw.Draw(canvas).text((4, picture.height + 0.2 * font_size), caption, fill="white", font=font)
@@ -36,15 +38,20 @@ def captioned(picture: Image.Image, caption: str, colour: str = NEUTRAL) -> Imag
 def grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     """Pictures in rows of `columns`, each fitted into a tile of the first one's size."""
     width, height = pictures[0].size
-    tiles = []
-    for picture in pictures:
-        tile = Image.new("RGB", (width, height), "white")
-        picture = picture.convert("RGB")
-        picture.thumbnail((width, height))
-        tile.paste(picture, (0, 0))
-        tiles.append(pil_to_tensor(tile))
-    whole: Image.Image = to_pil_image(make_grid(tiles, nrow=columns, padding=4, pad_value=255))
-    return whole
+    step_x, step_y = width + GAP, height + GAP
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (min(columns, len(pictures)) * step_x + GAP, rows * step_y + GAP), "white")
+    for position, picture in enumerate(pictures):
+        tile = picture.convert("RGB")
+        tile.thumbnail((width, height))
+        row, column = divmod(position, columns)
+        sheet.paste(tile, (GAP + column * step_x, GAP + row * step_y))
+    return sheet
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
 
 
 def curves(series: Mapping[str, Points], events: Mapping[str, tuple[float, float]] | None = None) -> Figure:
@@ -56,9 +63,12 @@ def curves(series: Mapping[str, Points], events: Mapping[str, tuple[float, float
     for name, points in series.items():
         stage, _, metric = name.rpartition("/")
         panels.setdefault(metric, {})[stage] = points
-    figure = Figure(figsize=(4.2 * min(3, len(panels)), 3.2 * -(-len(panels) // 3)), dpi=100, layout="constrained")
+    columns, rows = min(3, len(panels)), -(-len(panels) // 3)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), dpi=100)
+    # by hand: a layout engine lays out all texts twice, and this is drawn after every epoch
+    figure.subplots_adjust(0.2 / columns, 0.18 / rows, 1 - 0.06 / columns, 1 - 0.12 / rows, wspace=0.25, hspace=0.45)
     for position, (metric, lines) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(-(-len(panels) // 3), min(3, len(panels)), position)
+        axes = figure.add_subplot(rows, columns, position)
         for stage, points in lines.items():
             marker = "o" if len(points) < 30 else None
             colour = COLOURS.get(stage)
@@ -96,9 +106,8 @@ def matrix(counts: Tensor, names: Sequence[str], title: str) -> Figure:
 def save(picture: Image.Image | Figure, path: Path) -> None:
     """Write a picture, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    if isinstance(picture, Figure):
-        picture.savefig(temporary, format="png")
-    else:
-        picture.save(temporary, format="PNG")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        if isinstance(picture, Figure):
+            picture.savefig(temporary, format="png")
+        else:
+            picture.save(temporary, format="PNG")

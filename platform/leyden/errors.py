@@ -19,6 +19,10 @@ class UsageError(LeydenError):
 class DataError(LeydenError):
     """A data file is missing, damaged or not what its format says; the message names the file."""
 
+    def __init__(self, message: str) -> None:
+        # a loader's worker hands the message over behind a traceback
+        super().__init__(message.rpartition("leyden.errors.DataError: ")[2])
+
 
 class CheckpointError(LeydenError):
     """A checkpoint is missing, damaged, of another task, or could not be written."""

@@ -3,11 +3,14 @@
 import csv
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from leyden.folders import replacing
 
 Row = dict[str, float | str]
 
@@ -67,18 +70,17 @@ class MetricsCSV(Logger):
         if self.path is None or not self._unsaved:
             return
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        temporary = self.path.with_name(f".{self.path.name}")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        temporary.replace(self.path)
         self._unsaved = False
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Training has ended, in one way or another."""
-        self.save()
+        """Training has ended, in one way or another; an error that ended it must not be hidden by a second one."""
+        with suppress(OSError) if status == "failed" else nullcontext():
+            self.save()
 
     def series(self, metric: str) -> list[tuple[float, float]]:
         """(epoch, value) points of a metric; epoch 1 is the state after the first epoch."""

@@ -21,7 +21,9 @@ _NO_VALUE = re.compile(r"argument (?:-c/)?(--[^:/,]+).*: expected one argument")
 _LITERAL = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
 _TYPE = re.compile(r"Expected an? <class '([^']+)'>")
 _GIVEN = re.compile(r"(?:Given|Got) value: (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
-_BASE_CLASS = re.compile(r"to be (?:a subclass of|a function that returns) <class '(\w+)'>|a subclass of (\w+)")
+_BASE_CLASS = re.compile(r"(?:subclass of|function that returns) (?:<class ')?([\w.]+)")
+_NOT_A_NAME = re.compile(r"Expected a dot import path string: (.*)")
+_NAMESPACE = re.compile(r"Namespace\(class_path='([^']+)'")
 
 _TYPE_NAMES = {
     "bool": "true or false",
@@ -64,7 +66,9 @@ def _place(message: str) -> str:
 def _wrong_value(message: str) -> UsageError:
     keys = list(_KEY.finditer(message))
     innermost = message[keys[-1].end() :] if keys else message
-    given = _GIVEN.search(innermost)
+    given = _NOT_A_NAME.search(innermost) or _GIVEN.search(innermost)
+    if given is not None:
+        given = _NAMESPACE.match(given[1]) or given
     found = f"{_place(message)} is {given[1]!r}" if given else f"{_place(message)} has a wrong value"
     values = [value.strip("' ") for values in _LITERAL.findall(innermost) for value in values.split(",")]
     types = [_TYPE_NAMES.get(name, name) for name in _TYPE.findall(innermost) if name != "NoneType"]
@@ -72,8 +76,9 @@ def _wrong_value(message: str) -> UsageError:
         choices = [f"one of {', '.join(dict.fromkeys(values))}"] if values else []
         return UsageError(f"{found}; it must be {' or '.join(dict.fromkeys([*choices, *types]))}.")
     if match := _BASE_CLASS.search(innermost):
-        base = match[1] or match[2]
-        return UsageError(f"{found}; it must be the name of a {base}, or its class_path with init_args.")
+        return UsageError(f"{found}; it must be the name of a {match[1]}, or its class_path with init_args.")
+    if _NOT_A_NAME.search(innermost):
+        return UsageError(f"{found}; it must be the name of a class.")
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     return UsageError("the command line or config does not fit: " + " ".join(lines)[:400])
 

@@ -92,9 +92,10 @@ def resolve_arguments(arguments: list[str]) -> list[str]:
             continue
         option, equals, value = word.partition("=")
         name = "config" if option == "-c" else option[2:]
-        if not equals and _needs_value(name) and (not words or words[0].startswith("--")):
+        has_value = bool(words) and not words[0].startswith("--")
+        if not equals and _needs_value(name) and not has_value:
             raise UsageError(f"{option} needs a value.")
-        if not equals and _takes_class(name):
+        if not equals and _takes_class(name) and has_value:
             resolved += [option, _resolve_value(name, words.popleft())]
         elif equals:
             resolved.append(f"{option}={_resolve_value(name, value)}")
@@ -105,13 +106,13 @@ def resolve_arguments(arguments: list[str]) -> list[str]:
 
 def _slot(option: str) -> str:
     """What kind of class an option takes; "" for none. `model` and `data` mean the options of just that name."""
-    parent, _, slot = option.removesuffix("+").removesuffix(".class_path").rpartition(".")
+    parent, _, slot = option.removesuffix("+").removesuffix(".class_path").removesuffix(".help").rpartition(".")
     return "" if parent and slot in ("model", "data") else slot
 
 
 def _needs_value(option: str) -> bool:
     """Every option of a task, data module or trainer does; what the others do, the parser knows."""
-    return _takes_class(option) or ("." in option and not option.endswith(".help"))
+    return not option.endswith(".help") and (_takes_class(option) or "." in option)
 
 
 def _takes_class(option: str) -> bool:

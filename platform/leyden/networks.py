@@ -27,9 +27,9 @@ def smallest_image_size(build: Callable[[], nn.Module], channels: int, above: in
     """
     low, high = above, above + 1
     while not _takes(build, channels, high):
-        low, high = high, high * 2
-        if high > LARGEST_SIZE_TRIED:
+        if high >= LARGEST_SIZE_TRIED:
             return None
+        low, high = high, min(high * 2, LARGEST_SIZE_TRIED)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if _takes(build, channels, middle) else (middle, high)

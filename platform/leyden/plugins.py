@@ -123,7 +123,7 @@ def import_class(class_path: str) -> Any:
     except (Exception, SystemExit) as error:
         raise UsageError(f"{class_path!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not hasattr(loaded, attribute):
-        own = [name for name, value in vars(loaded).items() if getattr(value, "__module__", None) == module]
+        own = [name for name, value in vars(loaded).items() if str(getattr(value, "__module__", "")).startswith(module)]
         raise UsageError(f"module {module} has no {attribute!r}.{guess(attribute, own)}")
     return getattr(loaded, attribute)
 

@@ -13,7 +13,7 @@ import yaml
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from leyden.errors import CheckpointError, UsageError
-from leyden.folders import not_writable
+from leyden.folders import not_writable, replacing
 from leyden.task import SECTION
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -161,17 +161,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Raises CheckpointError, and leaves the earlier checkpoint as it was, when the disk takes no more."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(target) as temporary, temporary.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(target)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
+            refusal = error if isinstance(error, OSError) else error.__context__  # torch hides what the disk said
+            cause = getattr(refusal, "strerror", None) or str(error).partition("\n")[0]
             raise CheckpointError(
                 f"the checkpoint {target} cannot be written: {cause}. The checkpoint before it is untouched; make room "
                 "and go on with --resume auto."

@@ -1,7 +1,7 @@
 """Learning-rate schedules that torch does not have in one piece. They count optimizer steps."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -38,6 +38,10 @@ class CosineWithWarmup(LambdaLR):
     def plan(self, total_steps: int) -> None:
         """The engine says how many optimizer steps there will be; a number given by the user stays."""
         self.total_steps = self.total_steps or total_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Without the number of steps, which is planned anew when training is resumed, perhaps for longer."""
+        return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
 
     def fraction(self, step: int) -> float:
         """The rate at a step as a fraction of the optimizer's."""

@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from leyden import __version__
 from leyden.batches import Facts, declared_batch
 from leyden.errors import CheckpointError, LeydenError, UsageError
+from leyden.metrics import MeanLoss
 
 Batch = TypeVar("Batch")
 Stage = Literal["train", "val", "test"]
@@ -140,24 +141,34 @@ class Task(LightningModule, Generic[Batch]):
         stages: tuple[Stage, ...] = ("train", "val", "test")
         # a ModuleDict has attributes named train and eval: its keys must not be
         self.metrics = nn.ModuleDict({f"{stage}_metrics": self.build_metrics(stage) for stage in stages})
-        self.mean_losses = nn.ModuleDict({f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in stages})
+        self.mean_losses = nn.ModuleDict({f"{stage}_loss": MeanLoss() for stage in stages})
         if self.channels_last:
             self.net.to(memory_format=torch.channels_last)
         if self.compile_backend:
-            self.net.compile(backend=self.compile_backend)
+            try:
+                self.net.compile(backend=self.compile_backend)
+            except RuntimeError as error:
+                raise UsageError(f"compile={self.compile_backend!r} cannot be: {error}") from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Lightning's hook: optimizer and schedule, with the number of steps where the schedule asks for it."""
-        optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
-        if self.lr_scheduler_factory is None:
+        try:
+            optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+            scheduler = self.lr_scheduler_factory(optimizer) if self.lr_scheduler_factory else None
+        except ValueError as error:
+            raise UsageError(f"optimizer or schedule cannot be: {error}") from error
+        if scheduler is None:
             return optimizer
-        scheduler = self.lr_scheduler_factory(optimizer)
         if hasattr(scheduler, "plan"):
             scheduler.plan(int(self.trainer.estimated_stepping_batches))
         interval = self.lr_interval or getattr(scheduler, "interval", "epoch")
-        monitor = getattr(scheduler, "monitor", None) or self.monitor
+        monitor = getattr(scheduler, "monitor", None) or self._metric_for(scheduler)
         config: Any = {"scheduler": scheduler, "interval": interval, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _metric_for(self, scheduler: Any) -> str:
+        """The metric that ReduceLROnPlateau watches: the task's own where the directions agree, else the loss."""
+        return self.monitor if getattr(scheduler, "mode", None) != "min" or self.mode == "min" else "val/loss"
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Lightning's hook: the loss of a batch."""
@@ -168,7 +179,7 @@ class Task(LightningModule, Generic[Batch]):
         self._pending_weights.append(self.weight(batch))
         with torch.no_grad():
             self.update_metrics(self._metrics("train"), outputs, batch)
-        if len(self._pending_losses) >= self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if self._ends_interval(batch_idx):
             self.log("train/loss_step", self._count_losses(), on_step=True, on_epoch=False)
         return loss
 
@@ -214,9 +225,12 @@ class Task(LightningModule, Generic[Batch]):
             model.broadcast_buffers = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lightning's hook: what prediction needs from the data travels along. A loss of NaN is never saved."""
+        """Lightning's hook: what prediction needs from the data travels along. NaN is never saved."""
         if self._pending_losses:
             self._count_losses()
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters()])
+        if self._in_any_process(~finite.all()):
+            raise self._diverged(f"a weight became nan or inf by training step {self._batches_done}")
         section = checkpoint.setdefault(SECTION, {})
         section["version"] = __version__
         section["task"] = _class_path(type(self))
@@ -242,9 +256,9 @@ class Task(LightningModule, Generic[Batch]):
         assert isinstance(metrics, MetricCollection)
         return metrics
 
-    def _mean_loss(self, stage: Stage) -> MeanMetric:
+    def _mean_loss(self, stage: Stage) -> MeanLoss:
         mean_loss = self.mean_losses[f"{stage}_loss"]
-        assert isinstance(mean_loss, MeanMetric)
+        assert isinstance(mean_loss, MeanLoss)
         return mean_loss
 
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
@@ -265,19 +279,36 @@ class Task(LightningModule, Generic[Batch]):
 
     def _refuse_non_finite(self, losses: Tensor) -> None:
         finite = losses.isfinite()
-        bad = (~finite).any().float()
-        if self.trainer.world_size > 1:  # all processes must stop together
-            bad = self.trainer.strategy.reduce(bad, reduce_op="sum")
-        if not bad:
+        if not self._in_any_process(~finite.all()):
             return
         # the last waiting loss belongs to the batch that is being trained, or was trained last
-        batches_done = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
         position = int(finite.logical_not().float().argmax())
-        step = batches_done - len(losses) + position + 1
-        raise LeydenError(
-            f"the loss became {losses[position].item()} at training step {step} (epoch {self.current_epoch}). "
-            "Training was stopped; the last good checkpoint is kept. Try a smaller learning rate, gradient clipping "
-            "(--trainer.gradient_clip_val 1), or look for bad values in the data."
+        step = self._batches_done - len(losses) + position + 1
+        raise self._diverged(f"the loss became {losses[position].item()} at training step {step}")
+
+    @property
+    def _batches_done(self) -> int:
+        """How many batches were trained, the current one included."""
+        return self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
+    def _ends_interval(self, batch_idx: int) -> bool:
+        """Whether Lightning hands the metrics of this batch to the loggers, which it does by optimizer steps."""
+        trainer: Any = self.trainer
+        if not trainer.log_every_n_steps or (self.global_step + 1) % trainer.log_every_n_steps:
+            return False
+        return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or bool(trainer.is_last_batch)
+
+    def _in_any_process(self, condition: Tensor) -> bool:
+        """All processes must stop together."""
+        if self.trainer.world_size > 1:
+            condition = self.trainer.strategy.reduce(condition.float(), reduce_op="sum")
+        return bool(condition)
+
+    def _diverged(self, what: str) -> LeydenError:
+        return LeydenError(
+            f"{what} (epoch {self.current_epoch + 1}). Training was stopped; the checkpoints from before are kept. "
+            "Try a smaller learning rate, gradient clipping (--trainer.gradient_clip_val 1), or look for bad values in "
+            "the data."
         )
 
     def _log_epoch(self, stage: Stage) -> None:
@@ -300,6 +331,13 @@ def _class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _made_class(factory: "functools.partial[Any]") -> Any:
+    """The class that a partial makes; `load_from_checkpoint` parses, and the parser's partials name it last."""
+    if factory.args and getattr(factory.func, "__module__", "").startswith("jsonargparse."):
+        return factory.args[-1]
+    return None if factory.args else factory.func
+
+
 def _to_primitive(value: Any, name: str) -> Any:
     """A class, a functools.partial of one, or a function becomes the `class_path` form that configs use."""
     if value is None or isinstance(value, bool | int | float | str):
@@ -310,10 +348,10 @@ def _to_primitive(value: Any, name: str) -> Any:
         return [_to_primitive(item, name) for item in value]
     if isinstance(value, dict):
         return {key: _to_primitive(item, name) for key, item in value.items()}
-    if isinstance(value, type):
+    if isinstance(value, type) and "<locals>" not in value.__qualname__:
         return {"class_path": _class_path(value)}
-    if isinstance(value, functools.partial) and isinstance(value.func, type) and not value.args:
-        return {"class_path": _class_path(value.func), "init_args": _to_primitive(value.keywords, name)}
+    if isinstance(value, functools.partial) and isinstance(cls := _made_class(value), type):
+        return {**_to_primitive(cls, name), "init_args": _to_primitive(value.keywords, name)}
     if inspect.isfunction(value) and value.__qualname__.isidentifier() and value.__name__ != "<lambda>":
         return f"{value.__module__}.{value.__qualname__}"
     raise UsageError(

@@ -154,6 +154,12 @@ def test_any_old_part_ends_in_the_right_file(server: Server, tmp_path: Path, par
     assert names(tmp_path) == {NAME}
 
 
+def test_server_without_ranges_sends_the_file_once(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:1000])
+    assert fetch(offered(server.url("no_ranges")), tmp_path).read_bytes() == CONTENT
+    assert server.requests == [("no_ranges", "bytes=1000-")]
+
+
 def test_damaged_file_is_replaced(server: Server, tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"damaged")
     assert fetch(offered(server.url("good")), tmp_path).read_bytes() == CONTENT

@@ -75,7 +75,9 @@ def test_random_boxes_are_as_random_erasing_says() -> None:
     top, left, bottom, right = _images.random_boxes(20_000, 1000, 1000, torch.device("cpu")).unbind(1)
     height, width = bottom - top, right - left
     assert min(int(top.min()), int(left.min())) >= 0
-    assert max(int(bottom.max()), int(right.max())) <= 1000
+    # they reach the edge, and not beyond
+    assert (int(bottom.max()), int(right.max())) == (1000, 1000)
+    assert (int(bottom[height < 1000].max()), int(right[width < 1000].max())) == (1000, 1000)
     area = height * width / 1e6
     assert area.min() > 0.019
     assert area.max() < 0.331

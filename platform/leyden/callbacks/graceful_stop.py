@@ -44,7 +44,14 @@ class GracefulStop(Callback):
         raise StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook; not called after an exception."""
+        self._restore_handlers()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning's hook."""
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
         for name, handler in self._earlier.items():
             signal.signal(name, handler)
         self._earlier = {}

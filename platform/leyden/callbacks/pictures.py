@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from leyden.task import Record, Task
 
 logger = logging.getLogger("leyden")
 COLUMNS = 6
+CURVES_SHARE = 0.01  # of the time; only epochs of a few seconds are so short that some pass undrawn
 
 
 class Pictures(Callback):
@@ -32,9 +34,10 @@ class Pictures(Callback):
     def __init__(self, samples: int = 24, test_folder: Path | None = None) -> None:
         self.samples = samples
         self.test_folder = test_folder
+        self._next_curves = 0.0
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning's hook."""
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: the weights are still those that were validated, such as EMA's."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         if self.test_folder is not None:
@@ -47,6 +50,15 @@ class Pictures(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the metrics of the epoch before have reached the loggers."""
+        started = time.perf_counter()
+        if started < self._next_curves:
+            return
+        self._draw_curves(trainer)
+        ended = time.perf_counter()
+        self._next_curves = ended + (ended - started) / CURVES_SHARE
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning's hook: a run that was stopped shows how far it came."""
         self._draw_curves(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,7 +108,9 @@ class Pictures(Callback):
 
 def draw_record(task: Task[Any], source: Any, index: int, record: Record) -> Image.Image | None:
     """The picture of one prediction; None where the data set has no pictures or the task draws none."""
-    return task.draw(source.picture(index), record) if hasattr(source, "picture") else None
+    if type(task).draw is Task.draw or not hasattr(source, "picture"):
+        return None
+    return task.draw(source.picture(index), record)
 
 
 def _predict(trainer: Trainer, task: Task[Any], data: DataModule[Any], batch: Any) -> list[Record]:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from leyden.folders import write_text
@@ -12,6 +13,11 @@ from leyden.runs import Run
 from leyden.task import SECTION
 
 logger = logging.getLogger("leyden")
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Whatever the log cannot hold, such as a full disk, is reported by what matters more."""
 
 
 class RunFolder(Callback):
@@ -39,17 +45,29 @@ class RunFolder(Callback):
         assert self.run is not None
         if not trainer.is_global_zero:
             return
-        self._log_file = logging.FileHandler(self.run.path / "log.txt", encoding="utf-8")
+        self._log_file = _LogFile(self.run.path / "log.txt", encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(self._log_file)
-        write_text(self.run.path / "config.yaml", self.config)
+        if not (self.run.path / "config.yaml").exists():
+            write_text(self.run.path / "config.yaml", self.config)
         for metrics in trainer.loggers:
             if isinstance(metrics, MetricsCSV):
                 metrics.open(self.run.path / "metrics.csv", self.steps_done)
         logger.info("run folder: %s", self.run.path)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: a resumed run's config is replaced only when its checkpoint has been accepted."""
+        if self.run is None or not trainer.is_global_zero:
+            return
+        write_text(self.run.path / "config.yaml", self.config)
+        for tracker in trainer.loggers:
+            tracker.log_hyperparams(yaml.safe_load(self.config))
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lightning's hook."""
+        """Lightning's hook; not called after an exception."""
+        self._close_log()
+
+    def _close_log(self) -> None:
         if self._log_file is not None:
             logger.removeHandler(self._log_file)
             self._log_file.close()
@@ -60,6 +78,7 @@ class RunFolder(Callback):
         if self._log_file is not None:
             cause = (type(exception), exception, exception.__traceback__)
             self._log_file.handle(logging.makeLogRecord({"msg": "stopped", "exc_info": cause}))
+        self._close_log()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: with its config a checkpoint is all that `test` and `predict` need."""

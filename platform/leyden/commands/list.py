@@ -8,12 +8,12 @@ from leyden.errors import unknown
 
 def run(command: str, arguments: list[str]) -> int:
     """Print the installed plugins; with `--broken`, import each and print only those that fail."""
-    parser = argparse.ArgumentParser(prog=command, description="Show the installed plugins.")
+    parser = argparse.ArgumentParser(prog=command, description="Show the installed plugins.", allow_abbrev=False)
     parser.add_argument("kind", nargs="?", help=f"only this kind: {', '.join(plugins.GROUPS)}")
     parser.add_argument("--broken", action="store_true", help="only plugins that cannot be imported, with the cause")
     options = parser.parse_args(arguments)
     if options.kind not in (None, *plugins.GROUPS):
-        raise unknown("kind of plugin", options.kind, plugins.GROUPS)
+        raise unknown("kind", options.kind, plugins.GROUPS)
     kinds = [options.kind] if options.kind else list(plugins.GROUPS)
     if options.broken:
         return _print_broken(kinds)

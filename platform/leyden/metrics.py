@@ -1,0 +1,30 @@
+"""MeanLoss: the mean loss of an epoch."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class MeanLoss(Metric):
+    """The weighted mean of losses, over all batches and processes.
+
+    torchmetrics' own MeanMetric drops the weights when it does not look for NaN (1.9: `nan_strategy="disable"`), and
+    to look for NaN makes every batch wait for the device.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("weight", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor, weights: Tensor | int) -> None:
+        """Losses: a scalar, or (N,) with a weight for each."""
+        self.total += (losses.float() * weights).sum()
+        self.weight += weights.sum() if isinstance(weights, Tensor) else weights
+
+    def compute(self) -> Tensor:
+        """NaN where there were no losses."""
+        return self.total / self.weight

@@ -1,0 +1,53 @@
+"""What the parts of the kit share: one way to fail, documented arguments, comparing tensors."""
+
+import inspect
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def require(condition: object, found: str, why: str) -> None:
+    """AssertionError unless the condition holds: what was found, and why it matters."""
+    if not condition:
+        raise AssertionError(f"{found}. {why}")
+
+
+def check_documented(cls: type) -> None:
+    """A class says in one line what it is, and what each of its arguments means."""
+    first_line = (cls.__doc__ or "").strip().partition("\n")[0]
+    require(first_line, f"{cls.__name__} has no docstring", "`leyden list` shows its first line, and nothing else.")
+    for owner in cls.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = list(inspect.signature(owner).parameters.values())
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                _require_explained(owner, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return
+
+
+def _require_explained(owner: type, parameter: inspect.Parameter) -> None:
+    what = f"the argument {parameter.name} of {owner.__name__}"
+    explained = re.search(rf"^\s*{parameter.name}\b[^:]*:", owner.__doc__ or "", re.MULTILINE)
+    require(explained, f"{what} is not in its docstring as `{parameter.name}: ...`", "`--help` shows no other text.")
+    typed = parameter.annotation is not parameter.empty
+    require(typed, f"{what} has no type", "The command line offers only arguments with a type.")
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two nests of tensors are the same in every bit."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def kind(value: Any) -> str:
+    """What a value is, for a message."""
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -1,0 +1,173 @@
+"""The rules for tasks, tried through the real command line: a run, its files, and what can be done with them."""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+
+from leyden.runs import Run, read_checkpoint
+from leyden.task import SECTION
+from leyden.testing.commands import ON_CPU, Bench, TaskClass, history
+from leyden.testing.data import DataClass
+from leyden.testing.rules import check_documented, equal, require
+
+ORDER, COMPILED = 1e-6, 1e-4  # relative: a mean of the same numbers in another order; the same network, compiled
+METRIC_NAME = re.compile(r"(train|val|test)/[a-z][a-z0-9_]*|lr|epoch|step")
+
+
+def check_task(task: TaskClass, data: DataClass, folder: Path, options: Sequence[str] = ()) -> None:
+    """A task in one process: fit, test, repeat, resume, bfloat16, and predict from the checkpoint alone.
+
+    Args:
+        task: the class; the command line must be able to import it by its path.
+        data: a data module with the task's batch type; its `fabricate` writes the data.
+        folder: an empty folder to work in.
+        options: further options of `fit`, such as `--model.net LeNet`. With them training must be repeatable: without
+            dropout and random augmentation.
+    """
+    check_documented(task)
+    found = f"{task.__name__} reads {task.batch_type()}, {data.__name__} gives {data.batch_type()}"
+    require(task.batch_type() is data.batch_type() is not None, found, "No data could be found for the task.")
+    bench = Bench(task, data, folder, options)
+    whole = bench.fit("whole", "--trainer.max_epochs", "2")
+    _check_metrics(bench, whole)
+    _check_checkpoint(bench, whole)
+    _check_repeated(bench, whole)
+    _check_bfloat16(bench, whole)
+    _check_predict(bench, whole)
+
+
+def check_processes(task: TaskClass, data: DataClass, folder: Path, options: Sequence[str] = ()) -> None:
+    """A task in two processes (gloo) that get unequal numbers of batches gives what one process gives.
+
+    Arguments as for `check_task`; a network with batch norm finds the most mistakes. `data` must fabricate odd numbers
+    of validation and test items.
+    """
+    bench = Bench(task, data, folder, options)
+    last = bench.first_run("two").last
+    two = [*ON_CPU, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    bench.launch(
+        [*bench.fit_words("two"), *two, _unequal_batches(bench, "val")],
+        ["test", str(last), *two, _unequal_batches(bench, "test"), "--out", "test_two"],
+        ["predict", str(last), *bench.inputs, *two, "--data.batch_size=2", "--out", "predict_two"],
+    )
+    validated, tested = history(bench.first_run("two"))[-1], bench.metrics("test_two")
+    whole = "--data.batch_size=null"  # all in one batch
+    _require_close("validation in two processes", validated, bench.evaluate("validate", last, whole), ORDER)
+    _require_close("the test in two processes", tested, bench.evaluate("test", last, whole), ORDER)
+    bench.run("predict", str(last), *bench.inputs, *ON_CPU, "--out", "predict_one")
+    one, both = bench.records("predict_one"), bench.records("predict_two")
+    found = f"`predict` of {task.__name__} gives other records in two processes: {both}, in one {one}"
+    require(_without_floats(one) == _without_floats(both), found, "The number of processes must not matter.")
+
+
+def check_compiled(
+    task: TaskClass, data: DataClass, folder: Path, options: Sequence[str] = (), backend: str = "aot_eager"
+) -> None:
+    """A task with `--model.compile` computes the same, and its checkpoint serves without compiling.
+
+    Arguments as for `check_task`. `backend` is torch.compile's; `inductor` needs a C++ compiler and half a minute.
+    """
+    bench = Bench(task, data, folder, options)
+    # batches of one size are compiled once for training and once for evaluation
+    size = f"--data.batch_size={len(bench.module.splits['val'])}"
+    run = bench.fit("compiled", "--model.compile", backend, size)
+    renamed = [name for name in read_checkpoint(run.last)["state_dict"] if "_orig_mod" in name]
+    require(
+        not renamed, f"the compiled weights are called {renamed[:3]}", "Without compiling they could not be loaded."
+    )
+    plain = bench.evaluate("validate", run.last, "--model.compile", "false", size)
+    _require_close(f"validation compiled by {backend}", history(run)[-1], plain, COMPILED)
+    torch.compiler.reset()
+
+
+def _check_metrics(bench: Bench, run: Run) -> None:
+    name, monitor, mode = bench.task.__name__, bench.task.monitor, bench.task.mode
+    logged = {metric for row in history(run) for metric in row}
+    tested = bench.evaluate("test", run.last)
+    for metric in [*sorted(logged), *tested]:
+        why = "Curves, trackers and comparisons go by names like val/loss."
+        require(METRIC_NAME.fullmatch(metric), f"{name} logs {metric!r}", why)
+    for metric in ("train/loss", "val/loss", "test/loss"):
+        require(metric in logged | set(tested), f"{name} does not log {metric}", "It is looked for in every run.")
+    bad = [metric for metric, value in tested.items() if not math.isfinite(value)]
+    require(not bad, f"after two epochs {name} has {bad} of NaN or inf", "Nothing could be compared by them.")
+    require(monitor in logged, f"{name} has the monitor {monitor!r}, which it never logs", "No run would have a best.")
+    require(mode in ("min", "max"), f"{name} has the mode {mode!r}", "It says which of two values is the better.")
+    require(run.best.is_file(), f"{name} leaves no {run.best}", "`test` and `predict` take the best checkpoint.")
+
+
+def _check_checkpoint(bench: Bench, run: Run) -> None:
+    checkpoint = read_checkpoint(run.last)
+    for section in ("hyper_parameters", SECTION):
+        try:
+            json.dumps(checkpoint[section])
+        except TypeError as error:
+            raise AssertionError(
+                f"the checkpoint of {bench.task.__name__} holds more than plain values in {section}: {error}. It must "
+                "load without running anybody's code, and after that code has changed."
+            ) from error
+
+
+def _check_repeated(bench: Bench, whole: Run) -> None:
+    """The saved config trains the same again, also when training stops and is resumed."""
+    words = ["fit", "--config", str(whole.path / "config.yaml"), "--experiment", "resumed"]
+    resumed = bench.fit(*words, "--trainer.max_epochs", "1")
+    first, again = (yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) for run in (whole, resumed))
+    again["experiment"], again["trainer"]["max_epochs"] = first["experiment"], first["trainer"]["max_epochs"]
+    require(again == first, f"config.yaml of {bench.task.__name__} reads back changed", "No run could be repeated.")
+    bench.fit(*words, "--resume", "auto")
+    found = f"{bench.task.__name__} has other weights after one epoch and a resumed one than after two in one go"
+    why = "A training that is stopped could not go on as if nothing had been. Does something random differ?"
+    require(equal(*(read_checkpoint(run.last)["state_dict"] for run in (resumed, whole))), found, why)
+
+
+def _check_bfloat16(bench: Bench, whole: Run) -> None:
+    run = bench.fit("bf16", "--trainer.precision", "bf16-mixed")
+    kept, expected = ([value.dtype for value in read_checkpoint(r.last)["state_dict"].values()] for r in (run, whole))
+    found = f"with bf16-mixed the weights of {bench.task.__name__} change their types"
+    require(kept == expected, found, "Mixed precision keeps weights whole, so that small steps are not lost.")
+    loss = history(run)[-1]["val/loss"]
+    why = "Use functions that autocast knows, or compute what is delicate in float32."
+    require(math.isfinite(loss), f"with bf16-mixed the loss of {bench.task.__name__} is {loss}", why)
+
+
+def _check_predict(bench: Bench, run: Run) -> None:
+    """The checkpoint alone, elsewhere: no run folder, no config, no data set."""
+    assert bench.inputs  # made from the data set, which goes now
+    alone = bench.folder / "alone" / "model.ckpt"
+    alone.parent.mkdir()
+    shutil.move(run.last, alone)
+    shutil.rmtree(bench.folder / "runs")
+    shutil.rmtree(bench.folder / "data")
+    bench.run("predict", str(alone), *bench.inputs, *ON_CPU, "--out", "predicted")
+    empty = [record["input"] for record in bench.records("predicted") if not record.keys() - {"index", "input"}]
+    require(not empty, f"{bench.task.__name__} predicts nothing for {empty}", "predict() gives what it found for each.")
+
+
+def _unequal_batches(bench: Bench, split: str) -> str:
+    """The batch size with which the first of two processes has one batch more than the second."""
+    size = len(bench.module.splits[split])
+    found = f"{bench.data.__name__} fabricates {size} {split} items"
+    require(size % 2 and size > 1, found, "With an odd number two processes get unequal numbers of batches.")
+    return f"--data.batch_size={size // 2}"
+
+
+def _require_close(what: str, found: dict[str, float], expected: dict[str, float], tolerance: float) -> None:
+    pairs = {name: (found.get(name, math.nan), value) for name, value in expected.items()}
+    other = {name: pair for name, pair in pairs.items() if not math.isclose(*pair, rel_tol=tolerance)}
+    require(not other, f"{what} gives other metrics, found and expected: {other}", "Nobody could trust either.")
+
+
+def _without_floats(node: object) -> object:
+    """Nested records without their numbers with fractions, which depend on how a batch is computed."""
+    if isinstance(node, dict):
+        return {key: _without_floats(value) for key, value in node.items() if not isinstance(value, float)}
+    return (
+        [_without_floats(value) for value in node if not isinstance(value, float)] if isinstance(node, list) else node
+    )

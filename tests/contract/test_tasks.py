@@ -1,0 +1,40 @@
+"""Every task that is installed keeps the rules of leyden.testing."""
+
+import shutil
+
+import pytest
+
+from leyden import plugins
+from leyden.testing import check_compiled, check_processes, check_task
+
+# task: the data it is tried on, and the options of `fit`; batch norm, since it finds mistakes with several processes
+CASES = {
+    "ImageClassifier": ("FashionMNIST", ["--model.net", "LeNet", "--model.net.batch_norm", "true"]),
+}
+
+
+@pytest.fixture(params=plugins.installed("tasks"), ids=lambda plugin: plugin.qualified_name)
+def case(request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plugin = request.param
+    assert plugin.description()
+    assert plugin.name in CASES, f"add {plugin.name} to the table in {__file__}"
+    data, options = CASES[plugin.name]
+    return plugin.load(), plugins.find("data", data).load(), tmp_path, options
+
+
+def test_one_process(case):
+    check_task(*case)
+
+
+def test_two_processes(case):
+    check_processes(*case)
+
+
+def test_compiled(case):
+    check_compiled(*case)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="Inductor needs a C++ compiler")
+def test_compiled_by_inductor(case):
+    check_compiled(*case, backend="inductor")
