@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from PIL import Image
@@ -32,6 +33,11 @@ class BatchSource(Protocol):
         """The batch of these items, in this order."""
 
 
+def as_indices(indices: Sequence[int]) -> Tensor:
+    """Indices as an int64 tensor; by way of numpy, which reads a list several times faster than torch."""
+    return torch.from_numpy(np.asarray(indices, dtype=np.int64))
+
+
 class InMemory(Dataset[Any]):
     """A data set held as the tensors of one large batch; the first dimension of each counts the items."""
 
@@ -45,11 +51,11 @@ class InMemory(Dataset[Any]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        return self.select(torch.as_tensor(indices))
+        return self.select(as_indices(indices))
 
     def select(self, chosen: Tensor) -> Any:
         """The batch of the items `chosen` (n,) int64."""
-        return type(self.batch)(*(tensor[chosen] for tensor in self.batch))
+        return type(self.batch)(*(tensor.index_select(0, chosen) for tensor in self.batch))
 
     def picture(self, index: int) -> Image.Image:
         """Item `index` as a picture; the first tensor must be uint8 images (N, C, H, W)."""
@@ -71,7 +77,7 @@ class Part(Dataset[Any]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        return self.data.select(self.chosen[torch.as_tensor(indices)])
+        return self.data.select(self.chosen.index_select(0, as_indices(indices)))
 
     def picture(self, index: int) -> Image.Image:
         """Item `index` as a picture."""
@@ -265,6 +271,11 @@ class DataModule(LightningDataModule, Generic[Batch]):
     def _loader(self, split: str, kind: type[DataLoader[Any]], shuffle: bool = False) -> DataLoader[Any]:
         source: Any = self.splits[split]
         rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if not shuffle and 0 < len(source) < world_size:
+            raise UsageError(
+                f"{split} has too few items ({len(source)}) for {world_size} processes: one without any would keep the "
+                f"others waiting. Use fewer: --trainer.devices {len(source)}."
+            )
         return kind(
             source,
             batch_size=self.batch_size or max(1, len(source)),

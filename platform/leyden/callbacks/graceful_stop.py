@@ -8,7 +8,9 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from leyden.callbacks.checkpoints import Checkpoints
 from leyden.errors import LeydenError
 
 logger = logging.getLogger("leyden")
@@ -32,19 +34,27 @@ class GracefulStop(Callback):
         if threading.current_thread() is threading.main_thread():
             self._earlier = {name: signal.signal(name, self._set_flag) for name in (signal.SIGINT, signal.SIGTERM)}
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Lightning's hook: all processes stop at the same batch."""
-        asked = self.signal is not None
-        if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if not asked:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook. An epoch that has trained its last batch is validated before the run stops."""
+        is_last = trainer.is_last_batch
+        is_step = is_last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not is_step or not self._asked(trainer):
             return
-        name = self.signal.name if self.signal else "a signal to another process"
-        saved = self._save(trainer)
-        raise StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}")
+        path = _last_checkpoint(trainer)
+        if path is not None:
+            trainer.save_checkpoint(path)
+        if not is_last:
+            raise self._stopped(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lightning's hook; not called after an exception."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: the epoch before is saved."""
+        if self._asked(trainer):
+            raise self._stopped(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: after it Lightning puts back its own handlers, so these must be back before."""
         self._restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -56,16 +66,27 @@ class GracefulStop(Callback):
             signal.signal(name, handler)
         self._earlier = {}
 
-    def _save(self, trainer: Trainer) -> str:
-        checkpoints: Any = trainer.checkpoint_callback
-        if checkpoints is None:
-            return "Nothing was saved, since checkpointing is off."
-        path = Path(checkpoints.dirpath, "last.ckpt")
-        trainer.save_checkpoint(path)
-        return f"Everything is saved in {path}; go on with the same command and --resume auto."
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether any process was asked: all stop at the same batch."""
+        asked = self.signal is not None
+        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+
+    def _stopped(self, trainer: Trainer) -> StoppedError:
+        name = self.signal.name if self.signal else "a signal to another process"
+        path = _last_checkpoint(trainer)
+        if path is None or not path.is_file():
+            saved = "Nothing was saved."
+        else:
+            saved = f"Everything is saved in {path}; go on with the same command and --resume auto."
+        return StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}")
 
     def _set_flag(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
         logger.info("%s: saving after this batch (once more to stop at once)", self.signal.name)
+
+
+def _last_checkpoint(trainer: Trainer) -> Path | None:
+    keeper = next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
+    return None if keeper is None or keeper.dirpath is None else Path(keeper.dirpath, "last.ckpt")

@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from leyden import draw
+from leyden.callbacks.checkpoints import Checkpoints
 from leyden.callbacks.run_folder import RunFolder
 from leyden.data import DataModule
 from leyden.loggers import MetricsCSV
@@ -130,9 +131,9 @@ def _run_path(trainer: Trainer) -> Path | None:
 
 
 def _best_point(trainer: Trainer, series: dict[str, list[tuple[float, float]]]) -> dict[str, tuple[float, float]]:
-    checkpoints: Any = trainer.checkpoint_callback
-    monitor = getattr(checkpoints, "monitor", None)
-    if monitor not in series:
+    checkpoints = next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
+    monitor = None if checkpoints is None else checkpoints.monitor
+    if checkpoints is None or monitor not in series:
         return {}
     pick = max if checkpoints.mode == "max" else min
     epoch, value = pick(series[monitor], key=lambda point: point[1])
