@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -295,7 +296,10 @@ def _evaluate(cli: TrainingCLI) -> int:
         require_writable(cli.out)
     _print_differences(cli)
     path = str(cli.request.checkpoint_path)
-    [metrics] = evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    results = evaluate(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+    if not results:
+        raise UsageError("nothing was evaluated: the trainer was told to take no batches.")
+    [metrics] = results
     if cli.trainer.is_global_zero:
         result = {"checkpoint": path, **metrics}
         write_text(cli.out / "metrics.json", json.dumps(result, indent=2) + "\n")
@@ -417,6 +421,11 @@ def _errors_for_people() -> Iterator[None]:
             raise
         where = error.filename or "the disk"
         raise LeydenError(f"{where}: {error.strerror}. What was saved before is untouched.") from error
+    except ValueError as error:
+        *_, frame = traceback.extract_tb(error.__traceback__)
+        if "/lightning/pytorch/" not in Path(frame.filename).as_posix():
+            raise
+        raise UsageError(str(error).strip()) from error  # options of the trainer that do not fit the data
     except RuntimeError as error:
         if "Early stopping conditioned" in str(error):
             raise UsageError(str(error)) from error

@@ -1,4 +1,4 @@
-"""MetricsCSV: every run's own record of its metrics, which the learning curves are drawn from."""
+"""MetricsCSV: every run's own record of its metrics, which the curves are drawn from. A default for TensorBoard."""
 
 import csv
 from argparse import Namespace
@@ -7,12 +7,25 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from leyden.folders import replacing
 
 Row = dict[str, float | str]
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Lightning's, with a place to write to: the folder `tensorboard`, unless another is named.
+
+    Args:
+        save_dir: the folder.
+        kwargs: the arguments of Lightning's logger.
+    """
+
+    def __init__(self, save_dir: str = "tensorboard", **kwargs: Any) -> None:
+        super().__init__(save_dir, **kwargs)
 
 
 class MetricsCSV(Logger):

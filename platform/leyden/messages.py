@@ -34,6 +34,7 @@ _TYPE_NAMES = {
     "collections.abc.Sequence": "a list",
     "list": "a list",
 }
+_STAND_INS = (LightningModule, LightningDataModule)  # what the parser takes for a class that is not named yet
 _TOP_LEVEL = ("config", "seed_everything", "model", "data", "trainer")
 _FIT_ONLY = ("experiment", "runs", "resume")
 _LONGEST_LIST = 400  # characters of option names in one message
@@ -89,7 +90,7 @@ def _not_accepted(name: str, owner: str | None, before: str, command: str) -> Us
     if owner is None and not owners:
         return _no_such_option(None, name, _top_level(command))
     cls = plugins.import_class(owner or owners[-1])
-    if cls in (LightningModule, LightningDataModule):  # the parser's stand-in for a class not named yet
+    if cls in _STAND_INS:
         return _name_first(_place(before), name)
     known = _option_names(cls)
     factories = _FACTORY.findall(before)
@@ -106,6 +107,8 @@ def _unrecognised(word: str, before: str, command: str) -> UsageError:
     name = word.lstrip("-").partition("=")[0]
     if owners := _CLASS_PATH.findall(before):
         cls = plugins.import_class(owners[-1])
+        if cls in _STAND_INS:
+            return _name_first(_place(before), name)
         return _no_such_option(cls, name.partition(".")[0], _option_names(cls))
     group, dot, option = name.partition(".")
     if dot and group == "trainer":

@@ -28,7 +28,11 @@ _LIBRARIES = {
         "lightning.pytorch.callbacks.Callback",
         ("lightning.pytorch.callbacks", "leyden.callbacks"),
     ),
-    "logger": ("logger", "lightning.pytorch.loggers.Logger", ("lightning.pytorch.loggers",)),
+    "logger": (
+        "logger",
+        "lightning.pytorch.loggers.Logger",
+        ("lightning.pytorch.loggers", "leyden.loggers"),
+    ),
 }
 _PLUGINS = {"model": "tasks", "data": "data", "net": "networks"}
 _CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
@@ -163,6 +167,8 @@ def _resolve_node(option: str, node: Any) -> Any:
         return class_path(option, node)
     if "class_path" in node and (stray := [str(key) for key in node if key not in _CLASS_KEYS]):
         raise UsageError(f"{option} has {', '.join(stray)} beside class_path; a class's options stand under init_args.")
+    if "class_path" in node and not isinstance(node.get("init_args") or {}, dict):
+        raise UsageError(f"init_args of {option} is not a mapping of options but {type(node['init_args']).__name__}.")
     return {key: _resolve_node(_below(option, str(key)), value) for key, value in node.items()}
 
 

@@ -255,6 +255,10 @@ def test_values_that_a_class_refuses(words: list[str], message: str, refused: Re
         (["--model.compile", "gcc"], "compile='gcc' cannot be: Invalid backend: 'gcc'"),
         (["--data.val_size", "1000"], "val_size is 1000, but there are only 96 training images."),
         (
+            ["--trainer.val_check_interval", "100"],
+            "must be less than or equal to the number of the training batches (5)",
+        ),
+        (
             ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/acuracy"],
             "`val/accuracy`",
         ),
@@ -298,6 +302,7 @@ def test_images_too_small_for_the_network(refused: Refused, fit_options: list[st
             ["--data.batch_size", "3", *MODEL],
             "--data.batch_size cannot be read before --data NAME: name the data first. Known names: FashionMNIST",
         ),
+        (["--model.net.help", "LeNet"], "--model.net.help cannot be read before --model NAME: name the model first."),
         (
             ["--model.net", "LeNet", "--data", "FashionMNIST"],
             "--model.net cannot be read before --model NAME: name the model first. Known names: ImageClassifier",
@@ -322,6 +327,7 @@ def test_something_is_missing(words: list[str], message: str, refused: Refused) 
         ("{model: ImageClassifier, data: FashionMNIST, trainer: [1]}", ""),
         ("{model: ImageClassifier, data: FashionMNIST, trainer: 3}", ""),
         ("trainer: {callbacks: 3}", "trainer.callbacks is '3'; it must be"),
+        ("model: {class_path: ImageClassifier, init_args: [1]}", "in config.yaml: init_args of model is not a mapping"),
     ],
 )
 def test_configs_that_are_none(text: str, message: str, refused: Refused) -> None:
@@ -406,6 +412,10 @@ class Pairs(DataModule[SentencePairs]):
 )
 def test_evaluation_needs_a_run(words: list[str], message: str, refused: Refused) -> None:
     assert refused(words, 2).startswith(message)
+
+
+def test_evaluating_nothing(trained_run: Path, refused: Refused) -> None:
+    assert refused(["test", str(trained_run), "--trainer.limit_test_batches=0"], 2).startswith("nothing was evaluated")
 
 
 def test_a_run_that_is_not_there(refused: Refused, fit_options: list[str]) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,15 +124,15 @@ def run_metrics(fit_options: list[str]) -> Any:
 
 
 def test_tensorboard_gets_the_same_metrics_the_config_and_the_pictures(run_metrics: Any) -> None:
-    own = run_metrics("--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=board")
+    own = run_metrics("--trainer.logger=TensorBoardLogger")
 
-    [events] = Path("board").rglob("events.out.tfevents*")
+    [events] = Path("tensorboard").rglob("events.out.tfevents*")
     board = EventAccumulator(str(events)).Reload()
     assert {"train/loss", "train/loss_step", "val/loss", "val/accuracy", "val/f1", "lr"} <= set(own)
     for name, values in own.items():
         assert [event.value for event in board.Scalars(name)] == pytest.approx(values), name
     assert len(board.Images("samples")) == 2
-    [config] = Path("board").rglob("hparams.yaml")
+    [config] = Path("tensorboard").rglob("hparams.yaml")
     assert yaml.safe_load(config.read_text())["model"]["init_args"]["net"]["init_args"]["activation"] == "sigmoid"
 
 
@@ -143,8 +144,7 @@ def test_wandb_works_offline_and_gets_the_same(run_metrics: Any, monkeypatch: py
 
     history: dict[str, list[Any]] = {}
     config: dict[str, Any] = {}
-    [file] = Path("tracked").rglob("*.wandb")
-    for record in wandb_records(file):
+    for record in finished_records("tracked"):
         for item in record.history.item:
             history.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
         for item in record.config.update:
@@ -153,6 +153,18 @@ def test_wandb_works_offline_and_gets_the_same(run_metrics: Any, monkeypatch: py
         assert history[name] == pytest.approx(values), name
     assert any(name.startswith("samples") for name in history)
     assert config["model"]["init_args"]["net"]["init_args"]["activation"] == "sigmoid"
+
+
+def finished_records(folder: str) -> list[Record]:
+    """All records of a run; wandb writes them in a process of its own."""
+    [file] = Path(folder).rglob("*.wandb")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        records = list(wandb_records(file))
+        if any(record.HasField("exit") for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{file} was not finished; it holds {len(records)} records")
 
 
 def wandb_records(file: Path) -> Iterator[Record]:
