@@ -177,6 +177,8 @@ def wandb_records(file: Path) -> Iterator[Record]:
             position += left_in_block
             continue
         length, kind = struct.unpack_from("<HB", content, position + 4)
+        if position + 7 + length > len(content):
+            return
         record += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
