@@ -52,6 +52,17 @@ def open_picture(path: Path, mode: Literal["L", "RGB"], at_least: int | None = N
         raise DataError(f"{path}: cannot be read as a picture ({type(error).__name__}: {error}).") from error
 
 
+def _is_picture(path: Path) -> bool:
+    """Whether a file begins as a picture does; its pixels are not decoded. A missing file is reported elsewhere."""
+    try:
+        with Image.open(path):
+            return True
+    except FileNotFoundError:
+        return True
+    except Exception:  # PIL's decoders raise whatever a damaged file makes them stumble over
+        return False
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
@@ -211,6 +222,11 @@ class ImageData(DataModule[LabelledImages]):
         files = list(dict.fromkeys(file for name in inputs for file in _files_of(name)))
         if not files:
             raise DataError("there is nothing to predict: name picture files, or folders that hold some.")
+        if bad := [str(file) for file in files if not _is_picture(file)]:
+            raise DataError(
+                f"{len(bad)} of {len(files)} inputs are no pictures, or of no known format: {', '.join(bad[:5])}"
+                f"{', ...' if len(bad) > 5 else ''}. Nothing was predicted; leave them out."
+            )
         facts = self._image_facts()
         return Pictures(files, torch.full((len(files),), -1), facts.channels, facts.image_size)
 

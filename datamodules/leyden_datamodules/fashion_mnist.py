@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import logging
 import math
 import struct
 import tempfile
@@ -21,6 +22,7 @@ from leyden.download import Attempt, Download, NoSourceError, fetch, unpack_debi
 from leyden.errors import DataError, UsageError
 from leyden_datamodules._images import ImageData
 
+logger = logging.getLogger("leyden")
 SIDE = 28
 # MD5 of the decompressed bytes: archives of one file differ with the program that wrote them.
 FILES = {
@@ -89,8 +91,12 @@ class FashionMNIST(ImageData):
 
     def fetch(self) -> None:
         """From torchvision's mirrors, else out of Debian's package. Raises NoSourceError where neither works."""
-        if self._found() is None:
+        found = self._found()
+        if found is None:
             self._fetch()
+        elif self.root is not None and not any(path.is_relative_to(self.root) for path in found.values()):
+            place = next(iter(found.values())).parent
+            logger.warning("--data.root %s does not hold Fashion-MNIST; reading it from %s", self.root, place)
 
     def describe(self) -> ImageFacts:
         """One channel, 28 x 28 or as resized, the ten names."""

@@ -262,6 +262,10 @@ def run(command: str, arguments: list[str]) -> int:
         prepare_process(cli.trainer)
         if request.checkpoint and isinstance(cli.model, Task):
             cli.model.adopt(request.checkpoint)
+        # Lightning loads the weights itself; a second copy of them must not stay for the whole run
+        request.checkpoint = {
+            key: request.checkpoint[key] for key in (SECTION, "global_step") if key in request.checkpoint
+        }
         return {"fit": _fit, "predict": _predict}.get(command, _evaluate)(cli)
 
 
@@ -418,7 +422,7 @@ def _errors_for_people() -> Iterator[None]:
         raise UsageError(str(error)) from error
     except OSError as error:
         if error.errno not in DISK_REFUSALS:
-            raise
+            raise LeydenError(str(error)) from error
         where = error.filename or "the disk"
         raise LeydenError(f"{where}: {error.strerror}. What was saved before is untouched.") from error
     except ValueError as error:

@@ -129,11 +129,19 @@ class TrainLoader(DataLoader[Any]):
         self.batches_given = self.sampler.start = 0
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the current epoch were given."""
-        return {"batches_given": self.batches_given}
+        """How many batches of the current epoch were given, and how they were cut."""
+        cut = {"batch_size": self.batch_size or 1, "processes": self.sampler.num_replicas}
+        return {"batches_given": self.batches_given, **cut}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next epoch starts behind these batches."""
+        """The next epoch starts behind these batches. Raises UsageError where batches are now cut otherwise."""
+        now = self.state_dict()
+        if changed := [key for key in ("batch_size", "processes") if state["batches_given"] and state[key] != now[key]]:
+            what = ", ".join(f"{key} {state[key]} -> {now[key]}" for key in changed)
+            raise UsageError(
+                f"the checkpoint is from the middle of an epoch, and batches are now cut in another way: {what}. "
+                "Go on as it was trained, or from a checkpoint of an epoch's end."
+            )
         self.batches_given = state["batches_given"]
 
 

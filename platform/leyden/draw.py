@@ -13,6 +13,7 @@ from torch import Tensor
 from leyden.folders import replacing
 
 SMALLEST_SIDE = 160  # pixels; smaller pictures are enlarged so that a caption fits and eyes can see them
+LARGEST_SIDE = 640  # pixels to which small pictures are enlarged at most, on their long side
 GAP = 4  # pixels between pictures
 RIGHT, WRONG, NEUTRAL = "#1b7837", "#b2182b", "#404040"
 COLOURS = {"train": "tab:blue", "val": "tab:orange"}  # the same in every panel
@@ -21,15 +22,16 @@ Points = Sequence[tuple[float, float]]
 
 def captioned(picture: Image.Image, caption: str, colour: str = NEUTRAL) -> Image.Image:
     """A picture (any mode and size) above a line of text, as RGB; wide texts are set smaller."""
-    scale = max(1, round(SMALLEST_SIDE / min(picture.size)))
+    scale = max(1, min(round(SMALLEST_SIDE / min(picture.size)), LARGEST_SIDE // max(picture.size)))
     picture = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    font_size = max(12, picture.width // 14)
+    width = max(picture.width, SMALLEST_SIDE)
+    font_size = min(48, max(12, width // 14))
     font = _font(font_size)
     text_width = font.getlength(caption)
-    if text_width > picture.width - 8:
-        font_size = max(8, int(font_size * (picture.width - 8) / text_width))
+    if text_width > width - 8:
+        font_size = max(8, int(font_size * (width - 8) / text_width))
         font = _font(font_size)
-    canvas = Image.new("RGB", (picture.width, picture.height + int(1.6 * font_size)), colour)
+    canvas = Image.new("RGB", (width, picture.height + int(1.6 * font_size)), colour)
     canvas.paste(picture, (0, 0))
     ImageDraw.Draw(canvas).text((4, picture.height + 0.2 * font_size), caption, fill="white", font=font)
     return canvas
@@ -66,7 +68,7 @@ def curves(series: Mapping[str, Points], events: Mapping[str, tuple[float, float
     columns, rows = min(3, len(panels)), -(-len(panels) // 3)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), dpi=100)
     # by hand: a layout engine lays out all texts twice, and this is drawn after every epoch
-    figure.subplots_adjust(0.2 / columns, 0.18 / rows, 1 - 0.06 / columns, 1 - 0.12 / rows, wspace=0.25, hspace=0.45)
+    figure.subplots_adjust(0.24 / columns, 0.18 / rows, 1 - 0.06 / columns, 1 - 0.12 / rows, wspace=0.25, hspace=0.45)
     for position, (metric, lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, position)
         for stage, points in lines.items():
@@ -77,7 +79,7 @@ def curves(series: Mapping[str, Points], events: Mapping[str, tuple[float, float
             axes.plot(*events[f"val/{metric}"], marker="*", markersize=12, color="black", label="best", linestyle="")
         axes.set_title(metric)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     return figure

@@ -1,6 +1,7 @@
 """MetricsCSV: every run's own record of its metrics, which the curves are drawn from. A default for TensorBoard."""
 
 import csv
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
@@ -13,6 +14,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from leyden.folders import replacing
 
+SHORT_FILE = 200  # rows that are written at once
+SAVE_SHARE = 0.01  # of the time goes into rewriting a longer file
 Row = dict[str, float | str]
 
 
@@ -39,6 +42,7 @@ class MetricsCSV(Logger):
         self.rows: list[Row] = []
         self.path: Path | None = None
         self._unsaved = False
+        self._next_save = 0.0
 
     def open(self, path: Path, steps_done: int) -> None:
         """Write to `path` from now on, keeping the rows that are there up to optimizer step `steps_done`."""
@@ -46,7 +50,8 @@ class MetricsCSV(Logger):
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
                 rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if float(row["step"]) < max(1, steps_done)] if steps_done else []
+            own = [row for row in rows if "step" in row]
+            self.rows = [row for row in own if float(row["step"]) < max(1, steps_done)] if steps_done else []
 
     @property
     def name(self) -> str:
@@ -79,21 +84,28 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Rewrite the file; Lightning calls this at the end of an epoch."""
+        """Rewrite the file. Lightning calls this after each `log_metrics`: a long file waits for its turn."""
+        if time.monotonic() >= self._next_save:
+            self._write()
+
+    def _write(self) -> None:
         if self.path is None or not self._unsaved:
             return
+        started = time.monotonic()
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
         self._unsaved = False
+        ended = time.monotonic()
+        self._next_save = ended + (ended - started) / SAVE_SHARE if len(self.rows) > SHORT_FILE else ended
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Training has ended, in one way or another; an error that ended it must not be hidden by a second one."""
         with suppress(OSError) if status == "failed" else nullcontext():
-            self.save()
+            self._write()
 
     def series(self, metric: str) -> list[tuple[float, float]]:
         """(epoch, value) points of a metric; epoch 1 is the state after the first epoch."""

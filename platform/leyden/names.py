@@ -3,6 +3,7 @@
 import importlib
 import re
 from collections import deque
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,9 @@ def resolve_arguments(arguments: list[str]) -> list[str]:
         option, equals, value = word.partition("=")
         name = "config" if option == "-c" else option[2:]
         has_value = bool(words) and not words[0].startswith("--")
+        if not equals and name.endswith(".help") and not has_value:
+            resolved += [option, *_asked_about(resolved, option)]
+            continue
         if not equals and _needs_value(name) and not has_value:
             raise UsageError(f"{option} needs a value.")
         if not equals and _takes_class(name) and has_value:
@@ -106,6 +110,18 @@ def resolve_arguments(arguments: list[str]) -> list[str]:
         else:
             resolved.append(word)
     return resolved
+
+
+def _asked_about(words: list[str], option: str) -> list[str]:
+    """The class that `--x.help` asks about: the one that an earlier `--x` named; nothing for `--model.help` alone."""
+    asked = option.removesuffix(".help")
+    classes = [value for word, value in pairwise(words) if word in (asked, f"{asked}.class_path")]
+    classes += [word.partition("=")[2] for word in words if word.startswith((f"{asked}=", f"{asked}.class_path="))]
+    if not classes and "." not in asked:
+        return []
+    if not classes:
+        raise UsageError(f"{option} needs a name: {option} NAME, or {asked} NAME before it.")
+    return classes[-1:]
 
 
 def _slot(option: str) -> str:

@@ -43,7 +43,9 @@ class Run:
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> "Run | None":
         """The run that a checkpoint lies in; None for a bare checkpoint."""
-        return cls(checkpoint.parent.parent) if checkpoint.parent.name == "checkpoints" else None
+        run = cls(checkpoint.parent.parent)
+        ours = checkpoint.name in (BEST, LAST) and checkpoint.parent == run.checkpoints
+        return run if ours and all((run.path / name).is_file() for name in ("config.yaml", "log.txt")) else None
 
     @classmethod
     def create(cls, experiment: Path) -> "Run":

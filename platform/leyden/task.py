@@ -3,6 +3,7 @@
 import functools
 import inspect
 from abc import abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -130,13 +131,14 @@ class Task(LightningModule, Generic[Batch]):
 
     def configure_model(self) -> None:
         """Lightning's hook: build network and metrics, once the facts about the data are known."""
-        if self.facts is None and self._trainer is not None and self.trainer.datamodule is not None:  # type: ignore[attr-defined]
-            self.facts = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
+        if self.facts is None:
+            with suppress(RuntimeError):  # without a trainer the facts come from a checkpoint
+                self.facts = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
         if self.net is not None or self.facts is None:
             return
         try:
             self.net = self.build_network()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OSError, ImportError) as error:
             raise UsageError(f"{type(self).__name__} cannot build its network: {error}") from error
         stages: tuple[Stage, ...] = ("train", "val", "test")
         # a ModuleDict has attributes named train and eval: its keys must not be

@@ -598,7 +598,10 @@ def test_a_run_folder_without_permission(refused: Refused, fit_options: list[str
     ("inputs", "message"),
     [
         (["nowhere.png"], "nowhere.png: no such file or folder."),
-        (["text.png"], "text.png: is not a picture, or of no known format."),
+        (
+            ["text.png"],
+            "1 of 1 inputs are no pictures, or of no known format: text.png. Nothing was predicted",
+        ),
         (["empty"], "empty: no pictures in this folder"),
         (["good.png", "nowhere.png"], "nowhere.png: no such file or folder."),
     ],

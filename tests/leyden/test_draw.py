@@ -118,3 +118,10 @@ def test_saving_makes_the_folder_and_leaves_nothing_else(tmp_path: Path) -> None
         assert (picture.format, picture.size) == ("PNG", (3, 2))
     with Image.open(tmp_path / "a" / "b" / "figure.png") as picture:
         assert picture.size == (50, 50)
+
+
+@pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (1, 1), (300, 1)])
+def test_a_thin_picture_is_not_blown_up(size: tuple[int, int]) -> None:
+    width, height = draw.captioned(Image.new("L", size), "a caption").size
+    assert width <= 1000
+    assert height <= 1100

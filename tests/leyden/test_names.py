@@ -46,6 +46,17 @@ def test_short_names_on_the_command_line(words: list[str], resolved: list[str]) 
     assert resolve_arguments(words) == resolved
 
 
+def test_help_is_about_the_class_that_was_named() -> None:
+    named = resolve_arguments(["--model", "ImageClassifier", "--model.net", "LeNet"])
+    assert resolve_arguments(["--model", "ImageClassifier", "--model.net", "LeNet", "--model.net.help"]) == [
+        *named,
+        "--model.net.help",
+        named[-1],
+    ]
+    with pytest.raises(UsageError, match=r"--model\.net\.help needs a name"):
+        resolve_arguments(["--model.net.help"])
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -98,5 +98,5 @@ def test_a_picture_that_cannot_be_written_does_not_stop_training(
 
     monkeypatch.setattr("leyden.draw.save", full)
     assert main(["fit", *fit_options]) == 0
-    assert "a picture could not be written: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert "a picture could not be made: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
     assert Path("runs/lenet/1/checkpoints/last.ckpt").is_file()

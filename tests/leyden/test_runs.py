@@ -102,6 +102,11 @@ def test_an_experiment_is_no_run_but_its_newest_is_named() -> None:
 
 
 def test_the_run_of_a_checkpoint() -> None:
+    assert Run.of_checkpoint(Path("runs/lenet/1/checkpoints/best.ckpt")) is None  # somebody else's folder
+    Path("runs/lenet/1").mkdir(parents=True)
+    for name in ("config.yaml", "log.txt"):
+        Path("runs/lenet/1", name).touch()
+    assert Run.of_checkpoint(Path("runs/lenet/1/checkpoints/model.ckpt")) is None
     assert Run.of_checkpoint(Path("runs/lenet/1/checkpoints/best.ckpt")) == Run(Path("runs/lenet/1"))
     assert Run.of_checkpoint(Path("downloads/best.ckpt")) is None
 

@@ -150,8 +150,8 @@ def _to_trackers(trainer: Trainer, sheet: Image.Image) -> None:
 
 
 def _attempt(action: Any, *arguments: Any) -> None:
-    """A picture that cannot be written is no reason to lose the training."""
+    """A picture that cannot be drawn or written is no reason to lose the training."""
     try:
         action(*arguments)
-    except OSError as error:
-        logger.warning("a picture could not be written: %s", error)
+    except Exception as error:  # drawing stumbles over anything that data or a plugin may hold
+        logger.warning("a picture could not be made: %s: %s", type(error).__name__, error)

@@ -13,6 +13,16 @@ from leyden import draw
 from leyden.callbacks.pictures import draw_record
 from leyden.task import Record, Task
 
+TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name need not be UTF-8
+
+
+def _pictures(result: Path) -> set[str]:
+    """The pictures that an earlier prediction into the same folder made."""
+    if not result.is_file():
+        return set()
+    records = [json.loads(line) for line in result.read_text(**TEXT).splitlines()]
+    return {Path(record["picture"]).name for record in records if record.get("picture")}
+
 
 class Predictions(BasePredictionWriter):
     """One line of predictions.jsonl and, where the task draws, one picture for each input.
@@ -54,7 +64,7 @@ class Predictions(BasePredictionWriter):
         source: Any = trainer.datamodule.splits["predict"]  # type: ignore[attr-defined]
         assert batch_indices is not None
         assert isinstance(pl_module, Task)
-        with (self._shares / f"{trainer.global_rank}.jsonl").open("a", encoding="utf-8") as file:
+        with (self._shares / f"{trainer.global_rank}.jsonl").open("a", **TEXT) as file:
             for index, record in zip(batch_indices, prediction, strict=True):
                 picture = draw_record(pl_module, source, index, record)
                 entry = {"index": index, "input": source.inputs[index], **record}
@@ -63,16 +73,25 @@ class Predictions(BasePredictionWriter):
                     draw.save(picture, self.folder / entry["picture"])
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lightning's hook: nothing half-written stays."""
+        if trainer.is_global_zero:
+            shutil.rmtree(self._shares, ignore_errors=True)
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook."""
         trainer.strategy.barrier("predictions written")
         if not trainer.is_global_zero:
             return
-        texts = [share.read_text(encoding="utf-8") for share in self._shares.iterdir()]
+        texts = [share.read_text(**TEXT) for share in self._shares.iterdir()]
         self.records = [json.loads(line) for text in texts for line in text.splitlines()]
         self.records.sort(key=lambda record: record["index"])
         merged = self._shares / "merged"
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
-        merged.write_text("".join(lines), encoding="utf-8")
-        merged.replace(self.folder / "predictions.jsonl")
+        merged.write_text("".join(lines), **TEXT)
+        result = self.folder / "predictions.jsonl"
+        stale = _pictures(result) - {record.get("picture") for record in self.records}
+        merged.replace(result)
+        for name in stale:
+            (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self._shares)

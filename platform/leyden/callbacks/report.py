@@ -84,7 +84,10 @@ class Report(Callback):
 
     def _epoch_line(self, trainer: Trainer) -> None:
         """What is known of the epoch that has ended: only now have all its metrics been logged."""
-        values = {name: value for name, value in trainer.callback_metrics.items() if name.rpartition("/")[2] in SHOWN}
+        metrics_now = trainer.callback_metrics.items()
+        values = {name: value for name, value in metrics_now if name.rpartition("/")[2] in SHOWN}
+        if not self._validated:  # what is there is of an earlier epoch
+            values = {name: value for name, value in values.items() if not name.startswith("val/")}
         if not self._samples or not values:
             return
         metrics = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(values.items()))

@@ -98,7 +98,7 @@ def _data_sets() -> Iterator[Line]:
 def _run_folder(folder: Path, problems: list[str]) -> Iterator[Line]:
     from leyden.folders import require_writable
 
-    place = folder if folder.exists() else folder.parent
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         require_writable(place)
     except LeydenError as error:
