@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from leyden import names, plugins
 from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder
+from leyden.callbacks.empty_hooks import skip_empty_hooks
 from leyden.data import DataModule
 from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.folders import require_writable, write_text
@@ -182,7 +183,9 @@ class TrainingCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stderr.isatty()
         kwargs["enable_model_summary"] = bool(chosen.enable_model_summary)
         kwargs["logger"] = [MetricsCSV(), *trackers] if self.request.command == "fit" else (trackers or False)
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        skip_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        return trainer
 
     @property
     def experiment(self) -> Path:

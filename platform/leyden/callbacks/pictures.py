@@ -35,7 +35,7 @@ class Pictures(Callback):
     def __init__(self, samples: int = 24, test_folder: Path | None = None) -> None:
         self.samples = samples
         self.test_folder = test_folder
-        self._next_curves = 0.0
+        self._drawing_seconds = self._training_seconds = self._epoch_started = 0.0
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the weights are still those that were validated, such as EMA's."""
@@ -49,14 +49,21 @@ class Pictures(Callback):
             name = f"epoch_{trainer.current_epoch + 1:03d}"
             self._draw_samples(trainer, pl_module, "val", folder / "samples" / f"{name}.png")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: an epoch that is resumed in its middle has no start of its own."""
+        self._epoch_started = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the metrics of the epoch before have reached the loggers."""
         started = time.perf_counter()
-        if started < self._next_curves:
-            return
-        self._draw_curves(trainer)
-        ended = time.perf_counter()
-        self._next_curves = ended + (ended - started) / CURVES_SHARE
+        if self._drawing_seconds <= CURVES_SHARE * self._training_seconds:
+            self._draw_curves(trainer)
+        self._epoch_started = time.perf_counter()
+        self._drawing_seconds += self._epoch_started - started
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        self._training_seconds += time.perf_counter() - self._epoch_started
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning's hook: a run that was stopped shows how far it came."""
