@@ -30,33 +30,33 @@ from leyden_plugins.classification.networks.resnet import ResNet
 BATCH_SIZE = 256
 LEARNING_RATE = 0.1
 TRAINING_IMAGES = 55_000
+EPOCH = -(-TRAINING_IMAGES // BATCH_SIZE)
 CASES: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "lenet": (lambda: LeNet(1, 10), ["--model.net", "LeNet"]),
-    "resnet": (
-        lambda: ResNet(1, 10, channels=(16, 32, 64, 128), stem="3x3"),
-        ["--model.net", "ResNet", "--model.net.channels", "[16, 32, 64, 128]", "--model.net.stem", "3x3"],
-    ),
+    "resnet": (lambda: ResNet(1, 10), ["--model.net", "ResNet"]),
 }
 
 
-def make_loops(cli: TrainingCLI, build: Callable[[], nn.Module], with_torchvision: bool) -> dict[str, Loop]:
+def make_loops(
+    cli: TrainingCLI, build: Callable[[], nn.Module], with_torchvision: bool, batches: int
+) -> dict[str, Loop]:
     """The other loops, on the very images that `fit` trains on."""
     data: Any = cli.datamodule
     data.prepare_data()
     images, labels = data.load("train").__getitems__(range(TRAINING_IMAGES))
-    loops: dict[str, Loop] = {"bare": bare_loop(build(), images.float() / 255, labels)}
+    loops: dict[str, Loop] = {"bare": bare_loop(build(), images.float() / 255, labels, batches)}
     if with_torchvision:
         loops["torchvision"] = torchvision_loop(build(), images, labels)
     return loops
 
 
-def bare_loop(net: nn.Module, images: Tensor, labels: Tensor) -> Loop:
+def bare_loop(net: nn.Module, images: Tensor, labels: Tensor, batches: int) -> Loop:
     """The shortest honest loop: preloaded float32 tensors, no metrics, no logging, no checkpoints."""
     optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
 
     def epoch() -> None:
         net.train()
-        for indices in torch.randperm(len(images)).split(BATCH_SIZE):
+        for indices in torch.randperm(len(images)).split(BATCH_SIZE)[:batches]:
             loss = F.cross_entropy(net(images[indices]), labels[indices])
             optimizer.zero_grad()
             loss.backward()
@@ -95,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="?", choices=CASES, default="lenet")
     parser.add_argument("--epochs", type=int, default=8, help="epochs of each loop; the first only warms up")
+    parser.add_argument("--batches", type=int, default=EPOCH, help="batches of an epoch; default: all")
     parser.add_argument("--threads", type=int, default=None)
     chosen = parser.parse_args()
     if chosen.threads:
@@ -105,11 +106,12 @@ def main() -> None:
             *("--model", "ImageClassifier", *options, "--model.optimizer", "SGD"),
             *("--model.optimizer.lr", str(LEARNING_RATE), "--data", "FashionMNIST"),
             *("--data.batch_size", str(BATCH_SIZE), "--trainer.max_epochs", str(chosen.epochs)),
+            *("--trainer.limit_train_batches", str(chosen.batches)),
             *("--trainer.enable_progress_bar", "false", "--runs", runs),
         ]
-        result = fit_beside(options, lambda cli: make_loops(cli, build, with_torchvision=chosen.case == "lenet"))
+        result = fit_beside(options, lambda cli: make_loops(cli, build, chosen.case == "lenet", chosen.batches))
     print(f"{chosen.case}, batch {BATCH_SIZE}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    result.report(TRAINING_IMAGES)
+    result.report(min(TRAINING_IMAGES, chosen.batches * BATCH_SIZE))
 
 
 if __name__ == "__main__":
