@@ -130,7 +130,8 @@ class TrainLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the current epoch were given, and how they were cut."""
-        cut = {"batch_size": self.batch_size or 1, "processes": self.sampler.num_replicas}
+        processes = getattr(self.sampler, "num_replicas", 1)  # overfit_batches puts another sampler in its place
+        cut = {"batch_size": self.batch_size or 1, "processes": processes}
         return {"batches_given": self.batches_given, **cut}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

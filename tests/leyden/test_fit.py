@@ -543,3 +543,8 @@ def test_a_task_in_a_file_of_the_current_folder(fit_options: list[str]) -> None:
     assert main(["fit", *words]) == 0
     assert main(["test", "runs/lenet/1"]) == 0
     assert issubclass(sys.modules["my_task"].MyTask, ImageClassifier)
+
+
+def test_one_batch_can_be_overfitted(fit_options: list[str]) -> None:
+    assert main(["fit", *fit_options, "--trainer.overfit_batches", "1", "--experiment", "one"]) == 0
+    assert Path("runs/one/1/checkpoints/last.ckpt").is_file()
