@@ -290,7 +290,7 @@ def _fit(cli: TrainingCLI) -> int:
     trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
     if trainer.global_step == steps_done:
         logger.info("nothing was left to train; --trainer.max_epochs says how long training is")
-    folder = next((c.run for c in trainer.callbacks if isinstance(c, RunFolder)), None)  # type: ignore[attr-defined]
+    folder = RunFolder.of(trainer)
     if folder is not None and trainer.is_global_zero:
         following = f" Next: test {folder.path}" if any(folder.checkpoints.glob("*.ckpt")) else ""
         print(f"run folder: {folder.path} (curves.png, samples/, checkpoints/).{following}")

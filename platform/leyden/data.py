@@ -122,9 +122,10 @@ class TrainLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         done = self.batches_given
+        length = self.epoch_length
         self.sampler.start = done * (self.batch_size or 1)
         for position, batch in enumerate(super().__iter__(), start=done + 1):
-            self.batches_given = position if position < self.epoch_length else 0
+            self.batches_given = position if position < length else 0
             yield batch
         self.batches_given = self.sampler.start = 0
 

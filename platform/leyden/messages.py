@@ -1,6 +1,5 @@
 """Turns what the parser says about a command line into a sentence or two for the person who typed it."""
 
-import inspect
 import re
 from collections.abc import Iterable
 
@@ -151,19 +150,7 @@ def _top_level(command: str) -> tuple[str, ...]:
 
 
 def _option_names(cls: type) -> list[str]:
-    """The names of a class's arguments, with those that it passes on to its bases through **kwargs."""
-    names: list[str] = []
-    for ancestor in cls.__mro__:
-        if "__init__" not in vars(ancestor):
-            continue
-        parameters = list(inspect.signature(ancestor).parameters.values())
-        names += [parameter.name for parameter in parameters if parameter.kind not in _VARIADIC]
-        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return names
-
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [parameter.name for _, parameter in plugins.arguments(cls)]
 
 
 def require_matching_batches(task: type, data: type) -> None:

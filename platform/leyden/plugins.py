@@ -8,6 +8,7 @@ stop nor delay anything that does not ask for it.
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -126,6 +127,24 @@ def import_class(class_path: str) -> Any:
         own = [name for name, value in vars(loaded).items() if str(getattr(value, "__module__", "")).startswith(module)]
         raise UsageError(f"module {module} has no {attribute!r}.{guess(attribute, own)}")
     return getattr(loaded, attribute)
+
+
+def path_of(cls: type) -> str:
+    """The importable path of a class, `module.Class`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def arguments(cls: type) -> list[tuple[type, inspect.Parameter]]:
+    """The arguments of a class, each with the class that declares it: its own, and those that **kwargs pass on."""
+    found: list[tuple[type, inspect.Parameter]] = []
+    for owner in cls.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        parameters = list(inspect.signature(owner).parameters.values())
+        found += [(owner, each) for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            break
+    return found
 
 
 @cache

@@ -21,6 +21,7 @@ from leyden import __version__
 from leyden.batches import Facts, declared_batch
 from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.metrics import MeanLoss
+from leyden.plugins import path_of
 
 Batch = TypeVar("Batch")
 Stage = Literal["train", "val", "test"]
@@ -235,7 +236,7 @@ class Task(LightningModule, Generic[Batch]):
             raise self._diverged(f"a weight became nan or inf by training step {self._batches_done}")
         section = checkpoint.setdefault(SECTION, {})
         section["version"] = __version__
-        section["task"] = _class_path(type(self))
+        section["task"] = path_of(type(self))
         section["facts"] = None if self.facts is None else self.facts.to_primitives()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -246,7 +247,7 @@ class Task(LightningModule, Generic[Batch]):
     def adopt(self, checkpoint: dict[str, Any]) -> None:
         """Take the facts that a checkpoint holds. Raises CheckpointError when it was made by another task."""
         section = checkpoint.get(SECTION, {})
-        made_by, mine = section.get("task"), _class_path(type(self))
+        made_by, mine = section.get("task"), path_of(type(self))
         if made_by != mine:
             raise CheckpointError(f"the checkpoint was made by {made_by or 'another program'}, not by {mine}.")
         batch_type: Any = self.batch_type()
@@ -323,14 +324,10 @@ class Task(LightningModule, Generic[Batch]):
     def _keep_primitive_hyperparameters(self) -> None:
         """Checkpoints hold primitives only, and load the same way whether a command line or a script made the task."""
         values = {name: _to_primitive(value, name) for name, value in self.hparams.items()}
-        values.setdefault("_class_path", _class_path(type(self)))
+        values.setdefault("_class_path", path_of(type(self)))
         values.setdefault("_instantiator", "lightning.pytorch.cli.instantiate_module")
         self.hparams.clear()
         self.hparams.update(values)
-
-
-def _class_path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _made_class(factory: "functools.partial[Any]") -> Any:
@@ -351,7 +348,7 @@ def _to_primitive(value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return {key: _to_primitive(item, name) for key, item in value.items()}
     if isinstance(value, type) and "<locals>" not in value.__qualname__:
-        return {"class_path": _class_path(value)}
+        return {"class_path": path_of(value)}
     if isinstance(value, functools.partial) and isinstance(cls := _made_class(value), type):
         return {**_to_primitive(cls, name), "init_args": _to_primitive(value.keywords, name)}
     if inspect.isfunction(value) and value.__qualname__.isidentifier() and value.__name__ != "<lambda>":

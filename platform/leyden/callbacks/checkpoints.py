@@ -34,11 +34,16 @@ class Checkpoints(ModelCheckpoint):
         """Names this callback in checkpoints and, at every hook of every step, in the profiler: Lightning's is slow."""
         return f"{type(self).__name__} {self.filename}"
 
+    @staticmethod
+    def of(trainer: Trainer) -> "Checkpoints | None":
+        """What keeps a run's best checkpoint, or its last where no metric picks one; None where nothing is kept."""
+        return next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's hook: by now the run has its folder."""
-        folders = [callback for callback in trainer.callbacks if isinstance(callback, RunFolder)]  # type: ignore[attr-defined]
-        if folders and folders[0].run is not None:
-            self.dirpath = str(folders[0].run.checkpoints)
+        run = RunFolder.of(trainer)
+        if run is not None:
+            self.dirpath = str(run.checkpoints)
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from leyden.callbacks.checkpoints import Checkpoints
+from leyden.callbacks.run_folder import RunFolder
 from leyden.errors import LeydenError
 
 logger = logging.getLogger("leyden")
@@ -88,5 +89,5 @@ class GracefulStop(Callback):
 
 
 def _last_checkpoint(trainer: Trainer) -> Path | None:
-    keeper = next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
-    return None if keeper is None or keeper.dirpath is None else Path(keeper.dirpath, "last.ckpt")
+    run = RunFolder.of(trainer)
+    return None if run is None or Checkpoints.of(trainer) is None else run.last

@@ -21,7 +21,7 @@ from leyden.task import Record, Task
 
 logger = logging.getLogger("leyden")
 COLUMNS = 6
-CURVES_SHARE = 0.01  # of the time; only epochs of a few seconds are so short that some pass undrawn
+CURVES_SHARE = 0.01  # of the training time goes into redrawing the curves; short epochs may pass undrawn
 
 
 class Pictures(Callback):
@@ -44,10 +44,10 @@ class Pictures(Callback):
         if self.test_folder is not None:
             self._draw_samples(trainer, pl_module, "val", self.test_folder / "samples.png")
             return
-        folder = _run_path(trainer)
-        if folder is not None:
+        run = RunFolder.of(trainer)
+        if run is not None:
             name = f"epoch_{trainer.current_epoch + 1:03d}"
-            self._draw_samples(trainer, pl_module, "val", folder / "samples" / f"{name}.png")
+            self._draw_samples(trainer, pl_module, "val", run.path / "samples" / f"{name}.png")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: an epoch that is resumed in its middle has no start of its own."""
@@ -131,14 +131,8 @@ def _predict(trainer: Trainer, task: Task[Any], data: DataModule[Any], batch: An
     return records
 
 
-def _run_path(trainer: Trainer) -> Path | None:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    folder = next((callback for callback in callbacks if isinstance(callback, RunFolder)), None)
-    return folder.run.path if folder is not None and folder.run is not None else None
-
-
 def _best_point(trainer: Trainer, series: dict[str, list[tuple[float, float]]]) -> dict[str, tuple[float, float]]:
-    checkpoints = next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
+    checkpoints = Checkpoints.of(trainer)
     monitor = None if checkpoints is None else checkpoints.monitor
     if checkpoints is None or monitor not in series:
         return {}

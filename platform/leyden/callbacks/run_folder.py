@@ -37,6 +37,12 @@ class RunFolder(Callback):
         self.steps_done = steps_done
         self._log_file: logging.Handler | None = None
 
+    @staticmethod
+    def of(trainer: Trainer) -> Run | None:
+        """The run that a trainer writes into; None where it keeps none."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        return next((callback.run for callback in callbacks if isinstance(callback, RunFolder)), None)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's hook: the first moment at which the processes can talk to each other."""
         if self.run is None and trainer.is_global_zero:

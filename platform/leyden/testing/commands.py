@@ -19,6 +19,7 @@ from unittest import mock
 
 from leyden.data import DataModule
 from leyden.main import main
+from leyden.plugins import path_of
 from leyden.runs import Run
 from leyden.task import Task
 from leyden.testing.data import DataClass, load_all, make_inputs
@@ -62,7 +63,7 @@ class Bench:
 
     def fit_words(self, experiment: str, *more: str) -> list[str]:
         """`fit` for one epoch of two steps, unless `more` says otherwise."""
-        words = ["fit", "--model", _path(self.task), "--data", _path(self.data)]
+        words = ["fit", "--model", path_of(self.task), "--data", path_of(self.data)]
         for name, value in self.arguments.items():
             words.append(f"--data.{name}={value if isinstance(value, str) else json.dumps(value)}")
         steps = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
@@ -137,10 +138,6 @@ def history(run: Run) -> list[dict[str, float]]:
     """The rows of a run's metrics.csv."""
     with (run.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leyden.plugins import arguments
+
 
 def require(condition: object, found: str, why: str) -> None:
     """AssertionError unless the condition holds: what was found, and why it matters."""
@@ -18,15 +20,8 @@ def check_documented(cls: type) -> None:
     """A class says in one line what it is, and what each of its arguments means."""
     first_line = (cls.__doc__ or "").strip().partition("\n")[0]
     require(first_line, f"{cls.__name__} has no docstring", "`leyden list` shows its first line, and nothing else.")
-    for owner in cls.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        parameters = list(inspect.signature(owner).parameters.values())
-        for parameter in parameters:
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                _require_explained(owner, parameter)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            return
+    for owner, parameter in arguments(cls):
+        _require_explained(owner, parameter)
 
 
 def _require_explained(owner: type, parameter: inspect.Parameter) -> None:
