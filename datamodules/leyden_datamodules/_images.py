@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from leyden.batches import ImageFacts, LabelledImages
-from leyden.data import DataModule
+from leyden.data import DataModule, InMemory, Part, Pool
 from leyden.errors import DataError, UsageError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -217,6 +217,10 @@ class ImageData(DataModule[LabelledImages]):
             images, labels = self._mixing(images, labels)
         return LabelledImages(images, labels)
 
+    def strata(self, pool: Any) -> Tensor:
+        """The label of each picture: (N,) int64."""
+        return _labels(pool)
+
     def load_inputs(self, inputs: Sequence[str]) -> Pictures:
         """Picture files, and folders of them, in the order given, each once, without labels."""
         files = list(dict.fromkeys(file for name in inputs for file in _files_of(name)))
@@ -263,6 +267,16 @@ class ImageData(DataModule[LabelledImages]):
         if self.cutmix:
             mixers.append(v2.CutMix(alpha=self.cutmix, num_classes=num_classes))
         return v2.RandomChoice(mixers) if mixers else None
+
+
+def _labels(source: Any) -> Tensor:
+    """The labels (N,) int64 of a data set, without decoding its pictures."""
+    if isinstance(source, Part):
+        return _labels(source.data)[source.chosen]
+    if isinstance(source, Pool):
+        return torch.cat((_labels(source.first), _labels(source.second)))
+    labels: Tensor = source.batch.labels if isinstance(source, InMemory) else source.labels
+    return labels
 
 
 def _files_of(name: str) -> Iterable[Path]:

@@ -5,6 +5,7 @@ before the network exists and what prediction needs later. The facts travel in e
 """
 
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple, Self, get_args, get_origin
 
 from torch import Tensor
@@ -26,7 +27,12 @@ class Facts:
     @classmethod
     def from_primitives(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_primitives`, also where a file format has turned tuples into lists."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return cls(**{name: _tuples(value) for name, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """A value with all its lists, also nested ones, made tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,120 @@ class LabelledImages(NamedTuple):
     def facts_class() -> type[ImageFacts]:
         """What is known about such data before the first batch."""
         return ImageFacts
+
+
+@dataclass(frozen=True)
+class TableFacts(Facts):
+    """Facts about rows of a table with one number to learn.
+
+    feature_names: one for each feature that enters the network, in order ("LotArea", "LotArea is missing",
+        "MSZoning=RL").
+    target_name, id_name: the columns of the target and, where there is one, of the rows' names.
+    log_target: what the network learns is the logarithm of the target.
+    target_mean, target_std: of the target, or of its logarithm, over the training rows; what the network learns is
+        (target - target_mean) / target_std, dimensionless.
+    positive_target: all known targets are above 0, so that their logarithms exist.
+    numeric_columns: how a column of numbers becomes features: (name, mean, std, lambda of the Yeo-Johnson transform
+        that comes before both or None, whether a feature says where it is missing).
+    categorical_columns: the same of a column of categories: (name, categories with a feature each, whether all others
+        share one, whether a feature says where it is missing).
+    """
+
+    feature_names: tuple[str, ...]
+    target_name: str
+    id_name: str | None
+    log_target: bool
+    target_mean: float
+    target_std: float
+    positive_target: bool
+    numeric_columns: tuple[tuple[str, float, float, float | None, bool], ...]
+    categorical_columns: tuple[tuple[str, tuple[str, ...], bool, bool], ...]
+
+    def conflicts(self, other: Facts) -> list[str]:
+        """Other features or another scale of the target; other statistics of the same features will do."""
+        assert isinstance(other, TableFacts)
+        found = []
+        if lost := [name for name in self.feature_names if name not in other.feature_names]:
+            found.append(f"features that it lacks: {_some(lost)}")
+        if new := [name for name in other.feature_names if name not in self.feature_names]:
+            found.append(f"features that the network does not know: {_some(new)}")
+        if not found and self.feature_names != other.feature_names:
+            found.append("its features are in another order")
+        if self.log_target != other.log_target:
+            found.append(f"log_target: {self.log_target} -> {other.log_target}")
+        return found
+
+
+def _some(names: list[str]) -> str:
+    """A list for a message, the first few of a long one."""
+    return ", ".join(names[:5]) + (f", ... ({len(names)} in all)" if len(names) > 5 else "")
+
+
+class LabelledRows(NamedTuple):
+    """Rows of a table, each with one number to learn.
+
+    features: (B, F) float32, numbers standardised and categories as indicators.
+    targets: (B,) float32 in the target's own unit; NaN where unknown.
+    """
+
+    features: Tensor
+    targets: Tensor
+
+    @staticmethod
+    def facts_class() -> type[TableFacts]:
+        """What is known about such data before the first batch."""
+        return TableFacts
+
+
+UNKNOWN = "<unk>"  # the symbol that stands for all that training has not seen
+IGNORED = -100  # the target of a place that is only padding; torch's cross-entropy leaves it out
+
+
+@dataclass(frozen=True)
+class TextFacts(Facts):
+    """Facts about a text.
+
+    symbols: the vocabulary; a token is an index into it. The first is UNKNOWN.
+    level: what a symbol is, `char` or `word`.
+    clean: all but the letters A to Z was made a space, and these small.
+    """
+
+    symbols: tuple[str, ...]
+    level: str
+    clean: bool
+
+    def conflicts(self, other: Facts) -> list[str]:
+        """Another vocabulary, by both sizes and the first symbol that differs."""
+        assert isinstance(other, TextFacts)
+        found = [line for line in super().conflicts(other) if not line.startswith("symbols")]
+        if self.symbols != other.symbols:
+            pairs = enumerate(zip_longest(self.symbols, other.symbols))
+            token, (mine, theirs) = next((token, pair) for token, pair in pairs if pair[0] != pair[1])
+            what = " -> ".join("nothing" if symbol is None else repr(symbol) for symbol in (mine, theirs))
+            sizes = f"{len(self.symbols)} symbols -> {len(other.symbols)}"
+            found.append(f"vocabulary: {sizes}; the first difference is symbol {token}: {what}")
+        return found
+
+
+class TokenWindows(NamedTuple):
+    """Pieces of a text, each token with the one that comes next.
+
+    tokens: (B, T) int64 indices into the vocabulary; 0 where padded.
+    targets: (B, T) int64 the next token; IGNORED where padded, and where nobody knows it, as in prompts.
+    starts: (B,) bool; a row that starts begins with no memory, each other goes on where the row in its place in the
+        batch before ended. A batch may have fewer rows than the one before: those left out have ended.
+    lengths: (B,) int64 from 1 to T, the tokens of each row before its padding.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    starts: Tensor
+    lengths: Tensor
+
+    @staticmethod
+    def facts_class() -> type[TextFacts]:
+        """What is known about such data before the first batch."""
+        return TextFacts
 
 
 def declared_batch(cls: type, base: type) -> type | None:

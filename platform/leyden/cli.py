@@ -21,14 +21,15 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities import rank_zero_only
 
 from leyden import names, plugins
-from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder
-from leyden.callbacks.empty_hooks import skip_empty_hooks
-from leyden.data import DataModule
+from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder, RunSummary
+from leyden.data import DataModule, Prompt
+from leyden.differences import differences
 from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.folders import require_writable, write_text
 from leyden.loggers import MetricsCSV
 from leyden.memory import keep_freed_memory
 from leyden.messages import explain, require_matching_batches
+from leyden.overhead import NoProfiler, skip_empty_hooks
 from leyden.runs import (
     AtomicCheckpointIO,
     Run,
@@ -53,6 +54,7 @@ CHATTER = (  # what Lightning says on every run here, and what is answered alrea
     ".*You are trying to `self.log.*but the `lr`.*",
     ".*No seed found.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*Total length of `list` across ranks is zero.*",  # with fold=all there is nothing to validate on
     ".*Checkpoint directory .* exists and is not empty.*",
 )
 
@@ -81,8 +83,9 @@ class Request:
         if not words:
             inputs = " INPUT ..." if command == "predict" else ""
             raise UsageError(f"{command} needs a trained run or checkpoint: {command} RUN{inputs}")
-        if command == "predict" and len(words) == 1:
-            raise UsageError("predict needs something to look at: predict RUN INPUT ... (files or folders)")
+        prompted = any(word.partition("=")[0] == "--prompt" for word in options)
+        if command == "predict" and len(words) == 1 and not prompted:
+            raise UsageError("predict needs something to look at: predict RUN INPUT ... (files, folders or texts)")
         if command != "predict" and len(words) > 1:
             raise UsageError(f"{command} takes one run or checkpoint, not {len(words)}: {' '.join(words)}")
         path = find_checkpoint(words[0])
@@ -144,6 +147,9 @@ class TrainingCLI(LightningCLI):
             parser.add_argument("--resume", type=str | None, help=text)
         else:
             parser.add_argument("--out", type=str | None, help="folder for the results; default: inside the run")
+        if self.request.command == "predict":
+            text = "a text to predict on, beside the files and folders; may be given several times"
+            parser.add_argument("--prompt", type=str, action="append", help=text)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Lightning's hook: parse, and check that task and data fit together before anything is made of them."""
@@ -158,6 +164,9 @@ class TrainingCLI(LightningCLI):
                 raise explain(f"arguments are required: {group}")
         classes = [plugins.import_class(self.config[group].class_path) for group in ("model", "data")]
         require_matching_batches(*classes)
+        for option, value in getattr(classes[0], "trainer_defaults", {}).items():
+            if self.config.trainer.get(option) is None:
+                self.config.trainer[option] = value
         if self.request.command == "fit":
             self._find_resumed()
 
@@ -183,8 +192,9 @@ class TrainingCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stderr.isatty()
         kwargs["enable_model_summary"] = bool(chosen.enable_model_summary)
         kwargs["logger"] = [MetricsCSV(), *trackers] if self.request.command == "fit" else (trackers or False)
+        kwargs["profiler"] = NoProfiler() if chosen.profiler is None else chosen.profiler
         trainer = super().instantiate_trainer(**kwargs)
-        skip_empty_hooks(trainer.callbacks)  # type: ignore[attr-defined]
+        skip_empty_hooks([*trainer.callbacks, self.model])  # type: ignore[attr-defined]
         return trainer
 
     @property
@@ -246,10 +256,13 @@ class TrainingCLI(LightningCLI):
             RunFolder(self.experiment, self.saved_config(), run, steps),
             Pictures(),
             report,
+            RunSummary(),
             GracefulStop(),
         ]
         if chosen.enable_checkpointing is not False:
-            monitor = None if chosen.limit_val_batches == 0 else getattr(self.model, "monitor", None)
+            fold = getattr(self.datamodule, "fold", None)
+            unvalidated = chosen.limit_val_batches == 0 or (fold is not None and fold.is_all)
+            monitor = None if unvalidated else getattr(self.model, "monitor", None)
             best = [] if monitor is None else [Checkpoints(monitor, getattr(self.model, "mode", "min"))]
             found += [*best, Checkpoints()]  # the last after the best, whose score it then holds
         return found
@@ -259,12 +272,14 @@ def run(command: str, arguments: list[str]) -> int:
     """Run fit, validate, test or predict and return the exit status."""
     set_up_output()
     sys.path.insert(0, str(Path.cwd()))  # a task in a file of the current folder, also for the console script
-    with _errors_for_people():
+    with errors_for_people():
         request = Request.parse(command, arguments)
         cli = TrainingCLI(request)
         prepare_process(cli.trainer)
         if request.checkpoint and isinstance(cli.model, Task):
             cli.model.adopt(request.checkpoint)
+            if isinstance(cli.datamodule, DataModule):
+                cli.datamodule.trained_facts = cli.model.facts
         # Lightning loads the weights itself; a second copy of them must not stay for the whole run
         request.checkpoint = {
             key: request.checkpoint[key] for key in (SECTION, "global_step") if key in request.checkpoint
@@ -322,7 +337,8 @@ def _predict(cli: TrainingCLI) -> int:
         raise UsageError("predict on files needs a leyden Task and DataModule.")
     require_writable(cli.out)
     _print_differences(cli)
-    data.inputs, data.facts = cli.request.inputs, cli.model.facts
+    data.inputs = [*cli.request.inputs, *map(Prompt, cli.config.prompt or [])]
+    data.facts = cli.model.facts
     path = str(cli.request.checkpoint_path)
     cli.trainer.predict(cli.model, datamodule=data, return_predictions=False, ckpt_path=path, weights_only=True)
     if cli.trainer.is_global_zero:
@@ -331,7 +347,8 @@ def _predict(cli: TrainingCLI) -> int:
             print(f"{record['input']}: {_summary(record)}")
         hidden = len(writer.records) - SHOWN_PREDICTIONS
         more = f"... and {hidden} more; " if hidden > 0 else ""
-        print(f"{more}all {len(writer.records)} in {cli.out / 'predictions.jsonl'}, pictures beside it")
+        pictures = ", pictures beside it" if any("picture" in record for record in writer.records) else ""
+        print(f"{more}all {len(writer.records)} in {cli.out / 'predictions.jsonl'}{pictures}")
     return 0
 
 
@@ -371,7 +388,7 @@ def _print_differences(cli: TrainingCLI) -> None:
 def _refuse_other_optimizer(cli: TrainingCLI) -> None:
     """A checkpoint restores its optimizer and schedule: other options for them would silently have no effect."""
     for key, trained, now in _differences(cli):
-        if key.startswith(("model.optimizer.", "model.lr_scheduler")):
+        if key.startswith(("model.optimizer", "model.lr_", "model.weight_decay_on")):
             raise UsageError(
                 f"a resumed run goes on with the optimizer and schedule of its checkpoint: {key} was {trained}, "
                 f"not {now}. Leave it as it was, or start a new run without --resume."
@@ -382,19 +399,11 @@ def _differences(cli: TrainingCLI) -> list[tuple[str, Any, Any]]:
     """Options of task and data with their value in training and now; where the class differs, only the class."""
     if cli.request.checkpoint_path is None or "config" not in cli.request.checkpoint.get(SECTION, {}):
         return []
-    trained = _flat(stored_config(cli.request.checkpoint, cli.request.checkpoint_path))
-    now = _flat(yaml.safe_load(cli.saved_config()))
-    keys = sorted(key for key in {*trained, *now} if key.startswith(("model.", "data.")))
-    different = [(key, trained.get(key), now.get(key)) for key in keys if trained.get(key) != now.get(key)]
+    trained = stored_config(cli.request.checkpoint, cli.request.checkpoint_path)
+    found = differences([trained, yaml.safe_load(cli.saved_config())])
+    different = [(key, *values) for key, values in found.items() if key.startswith(("model.", "data."))]
     classes = [key.removesuffix("class_path") for key, *_ in different if key.endswith(".class_path")]
     return [row for row in different if row[0].endswith(".class_path") or not row[0].startswith(tuple(classes))]
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix.rstrip("."): node}
-    parts = [_flat(value, prefix if key == "init_args" else f"{prefix}{key}.") for key, value in node.items()]
-    return {key: value for part in parts for key, value in part.items()}
 
 
 def set_up_output() -> None:
@@ -415,7 +424,7 @@ def set_up_output() -> None:
 
 
 @contextmanager
-def _errors_for_people() -> Iterator[None]:
+def errors_for_people() -> Iterator[None]:
     """What libraries raise for wrong input becomes a LeydenError. LEYDEN_DEBUG=1 shows the traceback as well."""
     try:
         yield

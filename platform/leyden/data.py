@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from leyden.batches import Facts, declared_batch
 from leyden.errors import UsageError
+from leyden.folds import Fold, Marks
 
 Batch = TypeVar("Batch")
 Split = Literal["train", "val", "test"]
@@ -64,9 +65,9 @@ class InMemory(Dataset[Any]):
 
 
 class Part(Dataset[Any]):
-    """Some items of a data set that is held in memory, without a copy. chosen: (n,) int64 indices of them."""
+    """Some items of a data set, without a copy. chosen: (n,) int64 indices of them."""
 
-    def __init__(self, data: InMemory, chosen: Tensor) -> None:
+    def __init__(self, data: Any, chosen: Tensor) -> None:
         self.data = data
         self.chosen = chosen
 
@@ -77,11 +78,47 @@ class Part(Dataset[Any]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        return self.data.select(self.chosen.index_select(0, as_indices(indices)))
+        own = self.chosen.index_select(0, as_indices(indices))
+        return self.data.select(own) if isinstance(self.data, InMemory) else self.data.__getitems__(own.tolist())
 
     def picture(self, index: int) -> Image.Image:
         """Item `index` as a picture."""
-        return self.data.picture(int(self.chosen[index]))
+        picture: Image.Image = self.data.picture(int(self.chosen[index]))
+        return picture
+
+
+class Pool(Dataset[Any]):
+    """Two data sets as one: the items of the first, then those of the second."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.first = first
+        self.second = second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        wanted = as_indices(indices)
+        in_second = wanted >= len(self.first)
+        if not in_second.any():
+            return self.first.__getitems__(indices)
+        if in_second.all():
+            return self.second.__getitems__((wanted - len(self.first)).tolist())
+        batches = (
+            self.first.__getitems__(wanted[~in_second].tolist()),
+            self.second.__getitems__((wanted[in_second] - len(self.first)).tolist()),
+        )
+        place = torch.cat((in_second.logical_not().nonzero()[:, 0], in_second.nonzero()[:, 0])).argsort()
+        return type(batches[0])(*(torch.cat(pair).index_select(0, place) for pair in zip(*batches, strict=True)))
+
+    def picture(self, index: int) -> Image.Image:
+        """Item `index` as a picture."""
+        source, own = (self.first, index) if index < len(self.first) else (self.second, index - len(self.first))
+        picture: Image.Image = source.picture(own)
+        return picture
 
 
 class ShardedSampler(DistributedSampler[Any]):
@@ -124,10 +161,21 @@ class TrainLoader(DataLoader[Any]):
         done = self.batches_given
         length = self.epoch_length
         self.sampler.start = done * (self.batch_size or 1)
-        for position, batch in enumerate(super().__iter__(), start=done + 1):
+        whole = isinstance(self.sampler, ShardedSampler) and hasattr(self.dataset, "__getitems__")
+        direct = whole and not self.num_workers and not self.pin_memory
+        for position, batch in enumerate(self._batches() if direct else super().__iter__(), start=done + 1):
             self.batches_given = position if position < length else 0
             yield batch
         self.batches_given = self.sampler.start = 0
+
+    def _batches(self) -> Iterator[Any]:
+        """What torch's own iterator gives without workers, in a third of its time."""
+        torch.empty((), dtype=torch.int64).random_()  # it draws a seed: with one seed training stays what it was
+        source: Any = self.dataset
+        size = self.batch_size or 1
+        order = list(self.sampler)
+        for start in range(0, len(order), size):
+            yield source.__getitems__(order[start : start + size])
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the current epoch were given, and how they were cut."""
@@ -147,6 +195,12 @@ class TrainLoader(DataLoader[Any]):
         self.batches_given = state["batches_given"]
 
 
+class Prompt(str):
+    """A text that `predict` was given as it stands (`--prompt TEXT`), whatever files there are."""
+
+    __slots__ = ()
+
+
 def identity(batch: Any) -> Any:
     """The collate function of data sets that already hand out whole batches."""
     return batch
@@ -163,22 +217,31 @@ class DataModule(LightningDataModule, Generic[Batch]):
 
     A subclass says what its batches are (the type argument) and offers `folder`, `fetch` (once per
     node), `load` (the splits), `describe` (the facts), `transform`, `load_inputs` (what `predict` is given) and
-    `fabricate` (a tiny data set in the real on-disk format, for tests).
+    `fabricate` (a tiny data set in the real on-disk format, for tests). For cross-validation it may say what the
+    classes and groups of its items are (`strata`, `groups`); where something is computed from the training items
+    alone (a mean, a vocabulary), it overrides `load_fold`.
 
     Args:
         root: folder of the data set. Without it: the folder's standard name under $LEYDEN_DATA, else under ./data.
         batch_size: items in a batch of one process; null takes the whole split at once.
         num_workers: processes that decode data. 0 is best for data that is held in memory.
         seed: of the splits. The order of the training data follows --seed_everything.
+        fold: 2/5 validates on the second of five folds of what may be trained on, all trains on all of it; without it
+            the data set's own validation split.
 
     Raises:
-        UsageError: for a batch_size below 1 or negative num_workers.
+        UsageError: for a batch_size below 1, negative num_workers, or a fold that cannot be.
     """
 
     folder: ClassVar[str]
 
     def __init__(
-        self, root: str | None = None, batch_size: int | None = 32, num_workers: int = 0, seed: int = 0
+        self,
+        root: str | None = None,
+        batch_size: int | None = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+        fold: str | None = None,
     ) -> None:
         super().__init__()
         if batch_size is not None and batch_size < 1:
@@ -189,7 +252,9 @@ class DataModule(LightningDataModule, Generic[Batch]):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.fold = None if fold is None else Fold.parse(fold)
         self.facts: Facts | None = None
+        self.trained_facts: Facts | None = None  # those of the checkpoint that is evaluated or resumed
         self.inputs: list[str] = []
         self.splits: dict[str, BatchSource] = {}
 
@@ -214,6 +279,22 @@ class DataModule(LightningDataModule, Generic[Batch]):
     @abstractmethod
     def load_inputs(self, inputs: Sequence[str]) -> BatchSource:
         """What `predict` was given (files, folders or texts) as a data set in the order of the input."""
+
+    def load_fold(self, split: Literal["train", "val"], fold: Fold) -> BatchSource:
+        """A part of all that may be trained on, which is the training and the validation split together."""
+        first, second = (self.load(name) for name in ("train", "val"))
+        both = isinstance(first, Part) and isinstance(second, Part) and first.data is second.data
+        pool = Part(first.data, torch.cat((first.chosen, second.chosen))) if both else Pool(first, second)  # type: ignore[attr-defined]
+        train, val = fold.cut(len(pool), self.seed, self.strata(pool), self.groups(pool))
+        return Part(pool, train if split == "train" else val)
+
+    def strata(self, pool: Any) -> Marks | None:
+        """The class of each item of a data set, so that folds have like shares; None where there are no classes."""
+        return None
+
+    def groups(self, pool: Any) -> Marks | None:
+        """The group of each item of a data set, which a fold must not tear apart; None where there are no groups."""
+        return None
 
     def transform(self, batch: Batch, training: bool) -> Batch:
         """Scale, normalise and, in training, augment a batch on its device. The default changes nothing."""
@@ -247,9 +328,16 @@ class DataModule(LightningDataModule, Generic[Batch]):
             return
         self.facts = self.describe()
         needed: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        if self.fold is not None and self.fold.is_all:
+            if stage == "validate":
+                raise UsageError("there is nothing to validate on: with fold=all everything is trained on.")
+            needed["fit"] = ("train",)
         for split in needed[stage]:
             if split not in self.splits:
-                self.splits[split] = self.load(split)
+                self.splits[split] = self._source(split)
+
+    def _source(self, split: Split) -> BatchSource:
+        return self.load(split) if self.fold is None or split == "test" else self.load_fold(split, self.fold)
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled batches of the training split."""
@@ -258,9 +346,9 @@ class DataModule(LightningDataModule, Generic[Batch]):
         loader.trainer = self.trainer
         return loader
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of the validation split, each item once over all processes."""
-        return self._loader("val", DataLoader)
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Batches of the validation split, each item once over all processes; an empty list where there is none."""
+        return self._loader("val", DataLoader) if "val" in self.splits else []
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the test split, each item once over all processes."""
@@ -269,6 +357,14 @@ class DataModule(LightningDataModule, Generic[Batch]):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of what `predict` was given, each input once over all processes."""
         return self._loader("predict", DataLoader)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Lightning's hook. Lightning's own looks into each batch for what can be moved, which here is known."""
+        if isinstance(batch, tuple) and all(isinstance(part, Tensor) for part in batch):
+            if all(part.device == device for part in batch):
+                return batch
+            return type(batch)(*(part.to(device, non_blocking=True) for part in batch))
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook: the batch has arrived on the device."""

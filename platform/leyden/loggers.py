@@ -12,11 +12,11 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from leyden import history
 from leyden.folders import replacing
 
 SHORT_FILE = 200  # rows that are written at once
 SAVE_SHARE = 0.01  # of the time goes into rewriting a longer file
-Row = dict[str, float | str]
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
@@ -39,7 +39,7 @@ class MetricsCSV(Logger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[Row] = []
+        self.rows: list[history.Row] = []
         self.path: Path | None = None
         self._unsaved = False
         self._next_save = 0.0
@@ -47,11 +47,8 @@ class MetricsCSV(Logger):
     def open(self, path: Path, steps_done: int) -> None:
         """Write to `path` from now on, keeping the rows that are there up to optimizer step `steps_done`."""
         self.path = path
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-            own = [row for row in rows if "step" in row]
-            self.rows = [row for row in own if float(row["step"]) < max(1, steps_done)] if steps_done else []
+        if steps_done and path.is_file():
+            self.rows = [row for row in history.read_rows(path) if row["step"] < steps_done]
 
     @property
     def name(self) -> str:
@@ -109,18 +106,8 @@ class MetricsCSV(Logger):
 
     def series(self, metric: str) -> list[tuple[float, float]]:
         """(epoch, value) points of a metric; epoch 1 is the state after the first epoch."""
-        found = [(float(row["epoch"]) + 1, row[metric]) for row in self.rows if row.get(metric, "") != ""]
-        return [(epoch, float(value)) for epoch, value in found]
+        return history.series(self.rows, metric)
 
     def metrics(self) -> list[str]:
         """The names of all metrics, in the order in which they came."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        return [name for name in names if name not in ("epoch", "step")]
-
-
-def _number(text: str) -> float | str:
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return int(value) if value.is_integer() and "." not in text else value
+        return history.metric_names(self.rows)

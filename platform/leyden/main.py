@@ -15,7 +15,12 @@ COMMANDS = {
     "validate": ("leyden.cli", "evaluate a run or checkpoint on the validation data: validate RUN"),
     "test": ("leyden.cli", "evaluate a run or checkpoint on the test data: test RUN"),
     "predict": ("leyden.cli", "apply a run or checkpoint to files or folders: predict RUN INPUT ..."),
+    "crossval": (
+        "leyden.commands.crossval",
+        "choose a config by cross-validation: crossval --folds 5 CONFIG CONFIG ...",
+    ),
     "list": ("leyden.commands.list", "show the tasks, networks and data modules that are installed"),
+    "compare": ("leyden.commands.compare", "put runs beside each other, as table and curves: compare RUN RUN ..."),
     "doctor": ("leyden.commands.doctor", "report what this machine has, which data sets are here, what is broken"),
 }
 

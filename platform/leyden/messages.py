@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from leyden import plugins
 from leyden.errors import LeydenError, UsageError, guess
@@ -33,7 +35,8 @@ _TYPE_NAMES = {
     "collections.abc.Sequence": "a list",
     "list": "a list",
 }
-_STAND_INS = (LightningModule, LightningDataModule)  # what the parser takes for a class that is not named yet
+# what the parser takes for a class that is not named yet
+_STAND_INS = (LightningModule, LightningDataModule, Optimizer, LRScheduler)
 _TOP_LEVEL = ("config", "seed_everything", "model", "data", "trainer")
 _FIT_ONLY = ("experiment", "runs", "resume")
 _LONGEST_LIST = 400  # characters of option names in one message

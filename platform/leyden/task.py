@@ -2,7 +2,9 @@
 
 import functools
 import inspect
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -15,52 +17,68 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from torchmetrics import MetricCollection
 
-from leyden import __version__
+from leyden import __version__, initialisation
 from leyden.batches import Facts, declared_batch
 from leyden.errors import CheckpointError, LeydenError, UsageError
+from leyden.initialisation import Initialisation
 from leyden.metrics import MeanLoss
 from leyden.plugins import path_of
 
 Batch = TypeVar("Batch")
 Stage = Literal["train", "val", "test"]
 Record = dict[str, Any]
+LARGEST_WAITING = 2**16  # numbers that wait to be counted into the training metrics
+STEPWISE = (CyclicLR, OneCycleLR)  # torch means these to advance with every batch
 SECTION = "leyden"  # where a checkpoint holds what is ours
 
 
 class Task(LightningModule, Generic[Batch]):
     """Base of the task families: `class ImageClassifier(Task[LabelledImages])`.
 
-    A family implements `build_network`, `build_metrics`, `outputs`, `loss`, `update_metrics`, `predict`, and where
+    A family implements `build_network`, `build_metrics`, `outputs`, `loss`, `measure`, `predict`, and where
     there is something to see `draw` and `draw_results`; it names the metric that picks the best checkpoint. Everything
     else is done here: steps, logging, optimizer, schedule, compilation, checkpoints.
 
     Args:
-        optimizer: any of torch.optim, by name.
+        optimizer: any of torch.optim, by name; without it Adam with torch's defaults.
         lr_scheduler: any of torch.optim.lr_scheduler or leyden.schedules, by name.
         lr_interval: the schedule advances each `epoch` or each `step`; without it as the schedule says, else by epoch.
+        weight_decay_on: the optimizer's weight_decay is for `all` parameters, or for `weights` only: not for those of
+            fewer than two dimensions, which are biases and norms.
+        init: how weights begin (leyden.initialisation); without it as the network sets them.
+        init_value: the standard deviation of init `normal` (default 0.01), or the value of `constant` (default 1).
         compile: compile the network with torch.compile; a string names the backend.
         channels_last: keep the network's weights in the memory format that convolutions are often fastest in.
     """
 
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
+    trainer_defaults: ClassVar[dict[str, Any]] = {}  # options of the trainer that this family wants otherwise
 
     def __init__(
         self,
-        optimizer: OptimizerCallable = torch.optim.Adam,
+        optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] | None = None,
+        weight_decay_on: Literal["all", "weights"] = "all",
+        init: Initialisation | None = None,
+        init_value: float | None = None,
         compile: bool | str = False,
         channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         self._keep_primitive_hyperparameters()
-        self.optimizer_factory = optimizer
+        # as a default of the signature the parser would carry Adam's rate, eps and decay over to any other optimizer
+        self.optimizer_factory: OptimizerCallable = optimizer or torch.optim.Adam
         self.lr_scheduler_factory = lr_scheduler
         self.lr_interval = lr_interval
+        self.weight_decay_on = weight_decay_on
+        self.fill_weights = initialisation.filler(init, init_value)
         self.compile_backend = "inductor" if compile is True else compile
         self.channels_last = channels_last
         self.net: nn.Module | None = None
@@ -68,6 +86,7 @@ class Task(LightningModule, Generic[Batch]):
         self.results: dict[str, Tensor] = {}
         self._pending_losses: list[Tensor] = []
         self._pending_weights: list[int] = []
+        self._pending_measured: list[tuple[Any, ...]] = []
 
     # ---- what a family says
 
@@ -88,16 +107,24 @@ class Task(LightningModule, Generic[Batch]):
         """The mean loss of a batch, a scalar."""
 
     @abstractmethod
-    def update_metrics(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        """Update the metrics of a stage with a batch; outputs carry no gradient."""
+    def measure(self, outputs: Any, batch: Batch) -> tuple[Any, ...]:
+        """What the metrics are updated with: predictions and targets, items first, small enough to wait for others."""
 
     @abstractmethod
     def predict(self, batch: Batch) -> list[Record]:
         """One dict of primitives for each item of a batch; with key `truth` where the batch knows it."""
 
+    def update_metrics(self, metrics: MetricCollection, *measured: Any) -> None:
+        """Update the metrics of a stage with what was measured, of one batch or of several behind each other."""
+        metrics.update(*measured)
+
     def draw(self, picture: Image.Image, record: Record) -> Image.Image | None:
         """A picture that shows one prediction; None where the family has nothing to draw."""
         return None
+
+    def write_predictions(self, records: Sequence[Record], folder: Path) -> None:
+        """Further files of `predict` beside predictions.jsonl; each record also has its `index` and `input`."""
+        return
 
     def draw_results(self, results: dict[str, Tensor]) -> dict[str, Figure]:
         """Figures of those metrics that are no single number (a confusion matrix), by file name without suffix."""
@@ -108,6 +135,13 @@ class Task(LightningModule, Generic[Batch]):
         return len(batch[0])  # type: ignore[index]
 
     # ---- what the engine does with it
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning names the running hook in an attribute, thirty times a step; nn.Module is slow to take it."""
+        if (value is None or type(value) is str) and name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @classmethod
     def batch_type(cls) -> type | None:
@@ -141,6 +175,7 @@ class Task(LightningModule, Generic[Batch]):
             self.net = self.build_network()
         except (ValueError, TypeError, OSError, ImportError) as error:
             raise UsageError(f"{type(self).__name__} cannot build its network: {error}") from error
+        initialisation.initialise(self.net, self.fill_weights)
         stages: tuple[Stage, ...] = ("train", "val", "test")
         # a ModuleDict has attributes named train and eval: its keys must not be
         self.metrics = nn.ModuleDict({f"{stage}_metrics": self.build_metrics(stage) for stage in stages})
@@ -154,34 +189,79 @@ class Task(LightningModule, Generic[Batch]):
                 raise UsageError(f"compile={self.compile_backend!r} cannot be: {error}") from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Lightning's hook: optimizer and schedule, with the number of steps where the schedule asks for it."""
+        """Lightning's hook: optimizer and schedule."""
         try:
-            optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+            optimizer = self._make_optimizer()
             scheduler = self.lr_scheduler_factory(optimizer) if self.lr_scheduler_factory else None
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             raise UsageError(f"optimizer or schedule cannot be: {error}") from error
         if scheduler is None:
             return optimizer
-        if hasattr(scheduler, "plan"):
-            scheduler.plan(int(self.trainer.estimated_stepping_batches))
-        interval = self.lr_interval or getattr(scheduler, "interval", "epoch")
-        monitor = getattr(scheduler, "monitor", None) or self._metric_for(scheduler)
-        config: Any = {"scheduler": scheduler, "interval": interval, "monitor": monitor}
+        own_interval = getattr(scheduler, "interval", "step" if isinstance(scheduler, STEPWISE) else "epoch")
+        interval = self.lr_interval or own_interval
+        config: Any = {"scheduler": scheduler, "interval": interval, "monitor": self._metric_for(scheduler)}
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_train_start(self) -> None:
+        """Lightning's hook: a schedule that asks for it is told how long training is.
+
+        Not earlier: to find out before the checkpoint is restored makes Lightning forget where in an epoch it was.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            if hasattr(config.scheduler, "plan"):
+                try:
+                    config.scheduler.plan(self._training_length(config.interval))
+                except ValueError as error:
+                    raise UsageError(f"the schedule cannot be: {error}") from error
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Lightning's hook: a schedule may find out only now that it cannot go on with its options."""
+        try:
+            super().lr_scheduler_step(scheduler, metric)
+        except (ValueError, ArithmeticError) as error:
+            raise UsageError(f"{type(scheduler).__name__} cannot go on: {error}") from error
+
+    def _make_optimizer(self) -> Optimizer:
+        """One group of parameters, or those with weight decay and those without."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if self.weight_decay_on == "all":
+            return self.optimizer_factory(trained)
+        weights = [parameter for parameter in trained if parameter.ndim >= 2]
+        others = [parameter for parameter in trained if parameter.ndim < 2]
+        optimizer = self.optimizer_factory(weights)
+        if "weight_decay" not in optimizer.defaults:
+            raise UsageError(
+                f"weight_decay_on is weights, but {type(optimizer).__name__} has no weight decay. Leave it out, or "
+                "choose another optimizer."
+            )
+        return self.optimizer_factory([{"params": weights}, {"params": others, "weight_decay": 0.0}])
+
+    def _training_length(self, interval: str) -> int | None:
+        """How many optimizer steps or epochs the trainer will do; None where it knows no end."""
+        trainer: Any = self.trainer
+        length = float(trainer.estimated_stepping_batches)
+        if interval == "epoch":
+            length /= max(1, -(-trainer.num_training_batches // trainer.accumulate_grad_batches))
+        return math.ceil(length) if 0 <= length < math.inf else None
 
     def _metric_for(self, scheduler: Any) -> str:
         """The metric that ReduceLROnPlateau watches: the task's own where the directions agree, else the loss."""
-        return self.monitor if getattr(scheduler, "mode", None) != "min" or self.mode == "min" else "val/loss"
+        if getattr(scheduler, "monitor", None):
+            return str(scheduler.monitor)
+        mode = getattr(scheduler, "mode", None)
+        if mode == "max" and self.mode == "min":
+            raise UsageError(f"{type(scheduler).__name__} with mode max has nothing to watch: {self.monitor} falls.")
+        return "val/loss" if mode == "min" and self.mode == "max" else self.monitor
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Lightning's hook: the loss of a batch."""
         outputs = self.outputs(batch)
         loss = self.loss(outputs, batch)
-        # Logging each step would cost more than a small network's step: losses wait here until the interval is full.
+        # Logging each step would cost more than a small network's step: all waits here until the interval is full.
         self._pending_losses.append(loss.detach())
         self._pending_weights.append(self.weight(batch))
         with torch.no_grad():
-            self.update_metrics(self._metrics("train"), outputs, batch)
+            self._measure_later(self.measure(outputs, batch))
         if self._ends_interval(batch_idx):
             self.log("train/loss_step", self._count_losses(), on_step=True, on_epoch=False)
         return loss
@@ -201,6 +281,7 @@ class Task(LightningModule, Generic[Batch]):
     def on_train_epoch_end(self) -> None:
         """Lightning's hook."""
         self._count_losses()
+        self._count_measured()
         self._log_epoch("train")
         optimizers = self.trainer.optimizers
         self.log("lr", optimizers[0].param_groups[0]["lr"])
@@ -231,6 +312,7 @@ class Task(LightningModule, Generic[Batch]):
         """Lightning's hook: what prediction needs from the data travels along. NaN is never saved."""
         if self._pending_losses:
             self._count_losses()
+        self._count_measured()
         finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters()])
         if self._in_any_process(~finite.all()):
             raise self._diverged(f"a weight became nan or inf by training step {self._batches_done}")
@@ -267,7 +349,21 @@ class Task(LightningModule, Generic[Batch]):
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
         outputs = self.outputs(batch)
         self._mean_loss(stage).update(self.loss(outputs, batch), self.weight(batch))
-        self.update_metrics(self._metrics(stage), outputs, batch)
+        self.update_metrics(self._metrics(stage), *self.measure(outputs, batch))
+
+    def _measure_later(self, measured: tuple[Any, ...]) -> None:
+        """Training metrics are updated with several small batches at once, which takes no longer than with one."""
+        tensors = all(isinstance(part, Tensor) for part in measured)
+        self._pending_measured.append(tuple(part.detach() for part in measured) if tensors else measured)
+        if not tensors or sum(part.numel() for part in measured) * len(self._pending_measured) > LARGEST_WAITING:
+            self._count_measured()
+
+    def _count_measured(self) -> None:
+        pending, self._pending_measured = self._pending_measured, []
+        if len(pending) > 1:
+            pending = [tuple(torch.cat(parts) for parts in zip(*pending, strict=True))]
+        for measured in pending:
+            self.update_metrics(self._metrics("train"), *measured)
 
     def _count_losses(self) -> Tensor:
         """Move the waiting losses into the epoch's mean and return their own. Raises LeydenError for NaN or inf."""
@@ -316,7 +412,8 @@ class Task(LightningModule, Generic[Batch]):
 
     def _log_epoch(self, stage: Stage) -> None:
         values = {"loss": self._mean_loss(stage).compute(), **self._metrics(stage).compute()}
-        self.results = {name: value for name, value in values.items() if value.numel() != 1}
+        if stage != "train":
+            self.results = {name: value for name, value in values.items() if value.numel() != 1}
         self.log_dict({f"{stage}/{name}": value for name, value in values.items() if value.numel() == 1})
         self._mean_loss(stage).reset()
         self._metrics(stage).reset()
@@ -328,6 +425,10 @@ class Task(LightningModule, Generic[Batch]):
         values.setdefault("_instantiator", "lightning.pytorch.cli.instantiate_module")
         self.hparams.clear()
         self.hparams.update(values)
+
+
+# Lightning asks for it in each step, and to work it out anew takes as long as a tiny network's forward pass.
+Task.training_step.__signature__ = inspect.signature(Task.training_step)  # type: ignore[attr-defined]
 
 
 def _made_class(factory: "functools.partial[Any]") -> Any:

@@ -1,6 +1,8 @@
 """Every shipped recipe trains, on a tiny data set in the real format."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,7 +11,7 @@ from leyden import plugins
 from leyden.main import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RECIPES = sorted(CONFIGS.glob("*/*.yaml"))
+RECIPES = sorted(CONFIGS.rglob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +22,15 @@ def fabricated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
     for name in names:
         arguments = plugins.find("data", name).load().fabricate(tmp_path_factory.mktemp(name))  # type: ignore[attr-defined]
         arguments["batch_size"] = 2
-        options[name] = [word for key, value in arguments.items() for word in (f"--data.{key}", str(value).lower())]
-        root = options[name].index("--data.root")
-        options[name][root + 1] = arguments["root"]
+        options[name] = [f"--data.{key}={_word(value)}" for key, value in arguments.items()]
     return options
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(CONFIGS).with_suffix("")))
 def test_a_step_of_training_and_validation(
     recipe: Path, fabricated: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,6 +39,6 @@ def test_a_step_of_training_and_validation(
     assert main(["fit", "--config", str(recipe), *fabricated[data], "--trainer.fast_dev_run", "true"]) == 0
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(CONFIGS).with_suffix("")))
 def test_a_recipe_says_what_it_is(recipe: Path) -> None:
     assert recipe.read_text().startswith("# ")

@@ -10,6 +10,8 @@ from leyden.testing import check_compiled, check_processes, check_task
 # task: the data it is tried on, and the options of `fit`; batch norm, since it finds mistakes with several processes
 CASES = {
     "ImageClassifier": ("FashionMNIST", ["--model.net", "LeNet", "--model.net.batch_norm", "true"]),
+    "LanguageModel": ("TextFile", ["--model.net", "LSTM", "--model.net.hidden_size", "32"]),
+    "Regressor": ("TabularCSV", ["--model.net", "MLP"]),
 }
 
 

@@ -32,6 +32,7 @@ def _clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LEYDEN_DATA", raising=False)
     monkeypatch.delenv("LEYDEN_DEBUG", raising=False)
+    monkeypatch.setenv("COLUMNS", "160")  # the width of a terminal, where output depends on it
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     torch.set_num_threads(1)
@@ -53,7 +54,7 @@ def data_options(fashion_mnist: dict[str, Any]) -> list[str]:
 @pytest.fixture(scope="session")
 def fit_options(data_options: list[str]) -> list[str]:
     """Words behind `fit` that train LeNet for an epoch, which takes a tenth of a second."""
-    model = ["--model", "ImageClassifier", "--model.net", "LeNet"]
+    model = ["--model", "ImageClassifier", "--model.net", "LeNet", "--model.optimizer=Adam"]
     return [*model, *data_options, "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
 
 
@@ -151,11 +152,11 @@ class Regression(Task[Points]):
     def loss(self, outputs: Tensor, batch: Points) -> Tensor:
         return F.mse_loss(outputs, batch.targets)
 
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Points) -> None:
-        metrics.update(outputs, batch.targets)
+    def measure(self, outputs: Tensor, batch: Points) -> tuple[Tensor, Tensor]:
+        return outputs, batch.targets
 
     def predict(self, batch: Points) -> list[Record]:
-        return [{"value": value} for value in self.outputs(batch).tolist()]
+        return [{"value": value, "text": f"{value:.2f}"} for value in self.outputs(batch).tolist()]
 
 
 class PointData(DataModule[Points]):

@@ -288,7 +288,7 @@ def test_images_too_small_for_the_network(refused: Refused, fit_options: list[st
     [
         ([], "--data and --model are missing."),
         (["--data", "FashionMNIST"], "--model is missing. Known names: ImageClassifier"),
-        (MODEL, "--data is missing. Known names: FashionMNIST, ImageFolder"),
+        (MODEL, "--data is missing. Known names: FashionMNIST, "),
         (["--model", "ImageClassifier", "--data", "FashionMNIST"], "--model.net is missing. Known names: AlexNet, "),
         (
             [*MODEL, "--data", "FashionMNIST", "--trainer.callbacks", "EarlyStopping"],
@@ -561,6 +561,8 @@ def test_resuming_does_not_silently_keep_another_optimizer(
         ("--model.optimizer.lr=0.5",): "model.optimizer.lr was 0.001, not 0.5",
         ("--model.optimizer=SGD",): "model.optimizer.class_path was torch.optim.Adam, not torch.optim.SGD",
         ("--model.lr_scheduler=CosineWithWarmup",): "model.lr_scheduler",
+        ("--model.lr_interval=step",): "model.lr_interval was None, not step",
+        ("--model.weight_decay_on=weights",): "model.weight_decay_on was all, not weights",
     }.items():
         message = refused(["fit", *fit_options, *same, *words], 2)
         assert message.startswith("a resumed run goes on with the optimizer and schedule of its checkpoint: ")

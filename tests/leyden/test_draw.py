@@ -83,6 +83,50 @@ def test_curves_have_a_panel_for_each_metric_and_a_line_for_each_stage() -> None
     assert all(line.get_label() != "best" for line in panels["loss"].get_lines())
 
 
+def test_a_group_that_is_no_stage_shares_one_panel_behind_the_others() -> None:
+    series = {
+        "gradient_norm/features.0.weight": [(1.0, 1e-3), (2.0, 1e-2)],
+        "val/loss": [(1.0, 2.5)],
+        "gradient_norm/classifier.1.weight": [(1.0, 10.0), (2.0, 0.0)],
+        "test/loss": [(1.0, 2.0)],
+        "drift/down": [(1.0, -1.0)],
+        "drift/up": [(1.0, 2.0)],
+        "val/box/loss": [(1.0, 3.0)],
+    }
+    figure = draw.curves(series, {"val/box/loss": (1.0, 3.0)})
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert list(panels) == ["loss", "box/loss", "gradient_norm", "drift"]
+    labels = {title: [line.get_label() for line in axes.get_lines()] for title, axes in panels.items()}
+    assert labels["gradient_norm"] == ["features.0.weight", "classifier.1.weight"]
+    assert labels["loss"] == ["val", "test"]
+    assert labels["box/loss"] == ["val", "best"]
+    scales = {title: axes.get_yscale() for title, axes in panels.items()}
+    assert scales == {"loss": "linear", "box/loss": "linear", "gradient_norm": "log", "drift": "linear"}
+
+
+def test_what_a_group_logs_within_an_epoch_is_spread_over_it() -> None:
+    points = [(1.0, 5.0), (1.0, 4.0), (2.0, 3.0), (3.0, 2.0), (3.0, 1.5), (3.0, 1.0), (3.0, 0.5)]
+    [axes] = draw.curves({"gradient_norm/weight": points}).axes
+    [line] = axes.get_lines()
+    assert line.get_xdata().tolist() == [0.5, 1.0, 2.0, 2.25, 2.5, 2.75, 3.0]
+    assert line.get_ydata().tolist() == [value for _, value in points]
+
+
+@pytest.mark.parametrize(("count", "named"), [(1, 1), (8, 8), (9, 3), (300, 3)])
+def test_a_large_group_names_a_few_of_its_lines(count: int, named: int) -> None:
+    figure = draw.curves({f"gradient_norm/{layer}": [(1.0, 1.0 + layer)] for layer in range(count)})
+    [axes] = figure.axes
+    assert len(axes.get_lines()) == count
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert len(texts) == named
+    assert {texts[0], texts[-1]} == {"0", str(count - 1)}
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_group_without_any_size_can_be_drawn(value: float, tmp_path: Path) -> None:
+    draw.save(draw.curves({"gradient_norm/weight": [(1.0, value), (2.0, value)]}), tmp_path / "curves.png")
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 def test_curves_of_any_number(count: int, tmp_path: Path) -> None:
     series = {f"val/metric{index}": [(1.0, float("nan")), (2.0, 3.0)] for index in range(count)}

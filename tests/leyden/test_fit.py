@@ -75,6 +75,7 @@ def test_the_run_folder_holds_all_there_is_to_know(trained_run: Path) -> None:
     assert found == {
         "config.yaml",
         "metrics.csv",
+        "summary.json",
         "curves.png",
         "log.txt",
         "checkpoints/best.ckpt",
@@ -548,3 +549,17 @@ def test_a_task_in_a_file_of_the_current_folder(fit_options: list[str]) -> None:
 def test_one_batch_can_be_overfitted(fit_options: list[str]) -> None:
     assert main(["fit", *fit_options, "--trainer.overfit_batches", "1", "--experiment", "one"]) == 0
     assert Path("runs/one/1/checkpoints/last.ckpt").is_file()
+
+
+def test_an_optimizer_has_its_own_defaults_and_not_those_of_another(fit_options: list[str]) -> None:
+    assert main(["fit", *fit_options, "--model.optimizer", "Adadelta", "--experiment", "own"]) == 0
+    options = yaml.safe_load(Path("runs/own/1/config.yaml").read_text())["model"]["init_args"]["optimizer"]["init_args"]
+    assert (options["lr"], options["eps"]) == (1.0, 1e-6)
+
+
+def test_a_rate_without_an_optimizer_says_what_to_name(
+    data_options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--model", "ImageClassifier", "--model.net", "LeNet", *data_options]
+    assert main([*words, "--model.optimizer.lr", "0.1"]) == 2
+    assert "--model.optimizer.lr cannot be read before --model.optimizer NAME" in capsys.readouterr().err

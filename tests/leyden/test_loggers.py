@@ -15,6 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
+from leyden.errors import DataError
 from leyden.loggers import MetricsCSV
 from leyden.main import main
 
@@ -84,6 +85,13 @@ def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(steps_done: int, kept
     metrics.save()
 
     assert [value for _, value in opened(steps_done).series("x")] == [0.0, 1.0, 2.0][:kept]
+
+
+def test_a_resumed_run_does_not_go_on_behind_a_damaged_line() -> None:
+    CSV.write_text("epoch,step,x\n0,4,1.0\n1,9\n")
+    with pytest.raises(DataError, match=r"metrics\.csv line 3: it has fewer cells"):
+        opened(steps_done=10)
+    assert opened(steps_done=0).metrics() == [], "a run that starts afresh does not read it"
 
 
 def test_nothing_is_written_without_a_place_or_news() -> None:

@@ -1,5 +1,6 @@
 """What the engine does with a task: means, intervals, divergence, optimizers, and checkpoints of primitives."""
 
+import csv
 import functools
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
 from leyden.data import ShardedSampler
 from leyden.errors import CheckpointError, LeydenError, UsageError
@@ -239,7 +240,7 @@ def classifier() -> Any:
     """A task with its network, outside any trainer."""
 
     def make(**kwargs: Any) -> ImageClassifier:
-        task = ImageClassifier(net=LeNet, **kwargs)
+        task = ImageClassifier(**{"net": LeNet, **kwargs})
         task.facts = FashionMNIST().describe()
         task.configure_model()
         return task
@@ -282,6 +283,71 @@ def test_plateaus_are_looked_for_in_a_metric_of_the_same_direction(classifier: A
     schedule = functools.partial(ReduceLROnPlateau, mode=mode)
     config = classifier(optimizer=sgd, lr_scheduler=schedule).configure_optimizers()
     assert config["lr_scheduler"]["monitor"] == monitor
+
+
+def test_no_metric_is_watched_in_the_wrong_direction(toy: Any) -> None:
+    schedule = functools.partial(ReduceLROnPlateau, mode="max")
+    with pytest.raises(UsageError, match="ReduceLROnPlateau with mode max has nothing to watch: val/loss falls"):
+        trained(toy, toy.Task(optimizer=sgd, lr_scheduler=schedule))
+
+
+def test_a_schedule_that_cannot_go_on_says_so(toy: Any) -> None:
+    schedule = functools.partial(OneCycleLR, max_lr=0.1, total_steps=5)
+    momentum = functools.partial(SGD, lr=0.1, momentum=0.9)
+    with pytest.raises(UsageError, match="OneCycleLR cannot go on: Tried to step 6 times"):
+        trained(toy, toy.Task(optimizer=momentum, lr_scheduler=schedule))
+
+
+def stepped_without_gradient(task: Any) -> dict[str, nn.Parameter]:
+    """The network's parameters, all 2, after an optimizer step in which only the weight decay does something."""
+    parameters = dict(task.network.named_parameters())
+    for parameter in parameters.values():
+        torch.nn.init.constant_(parameter, 2.0)
+        parameter.grad = torch.zeros_like(parameter)
+    task.configure_optimizers().step()
+    return parameters
+
+
+@pytest.mark.parametrize("chosen", ["all", "weights"])
+def test_weight_decay_is_for_all_or_for_weights_only(classifier: Any, chosen: Any) -> None:
+    net = functools.partial(LeNet, batch_norm=True)
+    decaying = functools.partial(SGD, lr=0.5, weight_decay=0.5)
+    parameters = stepped_without_gradient(classifier(optimizer=decaying, weight_decay_on=chosen, net=net))
+    assert {parameter.ndim for parameter in parameters.values()} == {1, 2, 4}
+    for parameter in parameters.values():
+        decayed = chosen == "all" or parameter.ndim > 1
+        assert torch.equal(parameter, torch.full_like(parameter, 1.5 if decayed else 2.0))
+
+
+def test_groups_hold_what_is_trained_once(classifier: Any) -> None:
+    task = classifier(optimizer=functools.partial(torch.optim.AdamW, weight_decay=0.1), weight_decay_on="weights")
+    task.network.features.requires_grad_(False)
+    weights, others = task.configure_optimizers().param_groups
+    assert (weights["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    given = {id(parameter) for group in (weights, others) for parameter in group["params"]}
+    assert given == {id(parameter) for parameter in task.network.classifier.parameters()}
+    assert len(weights["params"]) + len(others["params"]) == len(given)
+
+
+@pytest.mark.parametrize("name", ["LBFGS", "Rprop"])
+def test_an_optimizer_without_weight_decay_has_none_on_weights_only(
+    name: str, fit_options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *fit_options, "--model.optimizer", name, "--model.weight_decay_on=weights"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: weight_decay_on is weights, but {name} has no weight decay. Leave it out, or ")
+
+
+def test_weight_decay_on_weights_is_logged_and_resumed_as_any_training(fit_options: list[str]) -> None:
+    words = ["--model.optimizer=AdamW", "--model.optimizer.weight_decay=0.3", "--model.weight_decay_on=weights"]
+    words += ["--model.lr_scheduler=ExponentialLR", "--model.lr_scheduler.gamma=0.5", "--model.optimizer.lr=0.01"]
+    for more in (["--trainer.max_epochs=2", "--experiment=straight"], [], ["--trainer.max_epochs=2", "--resume=auto"]):
+        assert main(["fit", *fit_options, *words, *more]) == 0
+    paths = [Path("runs", name, "1/checkpoints/last.ckpt") for name in ("straight", "lenet")]
+    straight, resumed = (read_checkpoint(path)["state_dict"] for path in paths)
+    assert all(torch.equal(value, resumed[name]) for name, value in straight.items())
+    with Path("runs/lenet/1/metrics.csv").open(newline="") as file:
+        assert [float(row["lr"]) for row in csv.DictReader(file)] == pytest.approx([0.005, 0.0025])
 
 
 def test_options_that_the_optimizer_refuses(classifier: Any) -> None:

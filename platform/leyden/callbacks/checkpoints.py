@@ -28,6 +28,7 @@ class Checkpoints(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self.on_train_batch_end = None  # type: ignore[assignment]  # it saves between epochs only: see leyden.overhead
 
     @property
     def state_key(self) -> str:

@@ -72,15 +72,21 @@ class Pictures(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook."""
         self._draw_curves(trainer)
+        run = RunFolder.of(trainer)
+        if run is not None and trainer.is_global_zero:
+            _draw_results(pl_module, run.path)  # of the last validation
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        if self.test_folder is not None and trainer.is_global_zero:
+            _draw_results(pl_module, self.test_folder)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook."""
         if self.test_folder is None or not trainer.is_global_zero:
             return
         self._draw_samples(trainer, pl_module, "test", self.test_folder / "samples.png")
-        if isinstance(pl_module, Task):
-            for name, figure in pl_module.draw_results(pl_module.results).items():
-                draw.save(figure, self.test_folder / f"{name}.png")
+        _draw_results(pl_module, self.test_folder)
 
     def _draw_curves(self, trainer: Trainer) -> None:
         metrics = next((found for found in trainer.loggers if isinstance(found, MetricsCSV)), None)
@@ -108,10 +114,11 @@ class Pictures(Callback):
             sheet = draw.grid(pictures, COLUMNS)
             _attempt(draw.save, sheet, path)
             _to_trackers(trainer, sheet)
-        else:
+        elif any(isinstance(value, str) for value in records[0].values()):
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
             path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
+            logger.info("sample: %s", lines[0].strip())
 
 
 def draw_record(task: Task[Any], source: Any, index: int, record: Record) -> Image.Image | None:
@@ -119,6 +126,12 @@ def draw_record(task: Task[Any], source: Any, index: int, record: Record) -> Ima
     if type(task).draw is Task.draw or not hasattr(source, "picture"):
         return None
     return task.draw(source.picture(index), record)
+
+
+def _draw_results(task: LightningModule, folder: Path) -> None:
+    if isinstance(task, Task):
+        for name, figure in task.draw_results(task.results).items():
+            _attempt(draw.save, figure, folder / f"{name}.png")
 
 
 def _predict(trainer: Trainer, task: Task[Any], data: DataModule[Any], batch: Any) -> list[Record]:

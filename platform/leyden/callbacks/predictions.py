@@ -94,4 +94,6 @@ class Predictions(BasePredictionWriter):
         merged.replace(result)
         for name in stale:
             (self.folder / name).unlink(missing_ok=True)
+        assert isinstance(pl_module, Task)
+        pl_module.write_predictions(self.records, self.folder)
         shutil.rmtree(self._shares)

@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from leyden.callbacks.summary import trainable_parameters
+
 logger = logging.getLogger("leyden")
 SHOWN = ("loss", "accuracy", "f1", "perplexity", "bleu", "map", "iou")
 
@@ -30,7 +32,7 @@ class Report(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: an epoch that is resumed in its middle has no start of its own."""
-        count = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        count = trainable_parameters(pl_module)
         net = getattr(pl_module, "net", pl_module)
         logger.info("%s, %s trainable parameters, on %s", type(net).__name__, f"{count:,}", pl_module.device)
         self._start_epoch(trainer)

@@ -86,10 +86,10 @@ class ImageClassifier(Task[LabelledImages]):
         smoothing = self.label_smoothing if self.training else 0.0
         return F.cross_entropy(outputs, batch.labels, label_smoothing=smoothing)
 
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: LabelledImages) -> None:
-        """Where images were mixed, the class with the larger share counts as true."""
+    def measure(self, outputs: Tensor, batch: LabelledImages) -> tuple[Tensor, Tensor]:
+        """Predicted and true classes (B,); where images were mixed, the class with the larger share counts as true."""
         labels = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(dim=1)
-        metrics.update(outputs.argmax(dim=1), labels)
+        return outputs.argmax(dim=1), labels
 
     def predict(self, batch: LabelledImages) -> list[Record]:
         """`label`, its `score` (probability), the `top` classes with their scores, and `truth` where it is known."""

@@ -78,7 +78,7 @@ def test_mixed_labels_are_probabilities(batch: LabelledImages) -> None:
     assert task.loss(logits, mixed).item() == pytest.approx(expected.item(), rel=1e-5)
 
     metrics = task.build_metrics("train")
-    task.update_metrics(metrics, logits, mixed)
+    metrics.update(*task.measure(logits, mixed))
     assert metrics.compute()["accuracy"].item() == pytest.approx(accuracy_score(shares.argmax(1), logits.argmax(1)))
 
 
@@ -87,7 +87,7 @@ def test_metrics_are_those_of_scikit_learn(batch: LabelledImages) -> None:
     metrics = task.build_metrics("test")
     for start in range(0, 50, 8):
         part = LabelledImages(*(tensor[start : start + 8] for tensor in batch))
-        task.update_metrics(metrics, task.outputs(part), part)
+        metrics.update(*task.measure(task.outputs(part), part))
     found, predicted = metrics.compute(), task.outputs(batch).argmax(1)
     assert found["accuracy"].item() == pytest.approx(accuracy_score(batch.labels, predicted))
     assert found["f1"].item() == pytest.approx(f1_score(batch.labels, predicted, average="macro"))

@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from leyden.callbacks.empty_hooks import STEP_HOOKS, skip_empty_hooks
+from leyden.overhead import STEP_HOOKS, skip_empty_hooks
 
 
 class Counter(Callback):

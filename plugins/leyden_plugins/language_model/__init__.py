@@ -1,0 +1,1 @@
+"""Language models: the task and its networks."""

@@ -1,0 +1,1 @@
+"""Regression networks: rows of numbers in, one number for each out."""
