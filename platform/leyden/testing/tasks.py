@@ -16,7 +16,8 @@ from leyden.testing.commands import ON_CPU, Bench, TaskClass, history
 from leyden.testing.data import DataClass
 from leyden.testing.rules import check_documented, equal, require
 
-ORDER, COMPILED = 1e-6, 1e-4  # relative, of small numbers absolute: a mean of the same numbers in another order; the same network, compiled
+# relative, of small numbers absolute: a mean of the same numbers in another order; the same network, compiled
+ORDER, COMPILED = 1e-6, 1e-4
 METRIC_NAME = re.compile(r"(train|val|test)/[a-z][a-z0-9_]*|lr|epoch|step")
 
 
@@ -161,7 +162,8 @@ def _unequal_batches(bench: Bench, split: str) -> str:
 
 def _require_close(what: str, found: dict[str, float], expected: dict[str, float], tolerance: float) -> None:
     pairs = {name: (found.get(name, math.nan), value) for name, value in expected.items()}
-    other = {name: pair for name, pair in pairs.items() if not math.isclose(*pair, rel_tol=tolerance, abs_tol=tolerance)}
+    within = {"rel_tol": tolerance, "abs_tol": tolerance}
+    other = {name: pair for name, pair in pairs.items() if not math.isclose(*pair, **within)}
     require(not other, f"{what} gives other metrics, found and expected: {other}", "Nobody could trust either.")
 
 
