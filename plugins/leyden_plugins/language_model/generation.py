@@ -30,16 +30,16 @@ class Sampling:
         """A token for each row, (B,) int64. logits: (B, V). numbers: (B,) uniform in [0, 1)."""
         if self.temperature == 0:
             return logits.argmax(dim=1)
+        if self.top_k is None and self.top_p is None:  # nothing is left out: no need to sort
+            up_to = (logits.float() / self.temperature).softmax(dim=1).cumsum(dim=1)
+            return _first_above(up_to, numbers)
         likeliest, tokens = logits.float().topk(self.top_k or logits.shape[1])
         probabilities = (likeliest / self.temperature).softmax(dim=1)
         up_to = probabilities.cumsum(dim=1)
         if self.top_p is not None:
             probabilities = probabilities.masked_fill(up_to - probabilities >= self.top_p, 0)
             up_to = probabilities.cumsum(dim=1)
-        # the first token up to which the probabilities exceed the number's share of them all
-        places = torch.searchsorted(up_to, numbers[:, None] * up_to[:, -1:], right=True)
-        places = places.minimum(probabilities.count_nonzero(dim=1)[:, None] - 1)  # of a number that was rounded to 1
-        return tokens.gather(1, places)[:, 0]
+        return tokens.gather(1, _first_above(up_to, numbers)[:, None])[:, 0]
 
     def numbers(self, prompts: Tensor, lengths: Tensor, count: int) -> Tensor:
         """Uniform numbers (B, count), which depend on each prompt and the seed, not on its neighbours."""
@@ -52,6 +52,13 @@ class Sampling:
     def _seed_of(self, tokens: list[int]) -> int:
         digest = hashlib.sha256(f"{self.seed} {tokens}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _first_above(up_to: Tensor, numbers: Tensor) -> Tensor:
+    """The first place (B,) up to which the probabilities exceed the number's share of them all. up_to: (B, V)."""
+    total = up_to[:, -1:]
+    last = torch.searchsorted(up_to, total)  # that has any; a number may be rounded to 1
+    return torch.searchsorted(up_to, numbers[:, None] * total, right=True).minimum(last)[:, 0]
 
 
 def warm_up(net: Step, prompts: Tensor, lengths: Tensor) -> tuple[Tensor, State]:

@@ -135,5 +135,5 @@ def test_top_p_counts_what_top_k_has_left() -> None:
 def test_the_largest_and_the_smallest_number_choose_tokens_that_are_kept() -> None:
     numbers = torch.tensor([0.0, 1 - 2**-24])
     logits = torch.tensor([[0.0, -200.0, 1.0, -300.0]]).expand(2, -1)
-    assert Sampling(temperature=1.0).choose(logits, numbers).tolist() == [2, 0]
+    assert Sampling(temperature=1.0).choose(logits, numbers).tolist() == [0, 2]
     assert Sampling(temperature=1.0, top_k=3, top_p=0.9).choose(logits, numbers).tolist() == [2, 0]
