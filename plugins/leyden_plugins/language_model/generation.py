@@ -56,7 +56,7 @@ class Sampling:
 
 def _first_above(up_to: Tensor, numbers: Tensor) -> Tensor:
     """The first place (B,) up to which the probabilities exceed the number's share of them all. up_to: (B, V)."""
-    total = up_to[:, -1:]
+    total = up_to[:, -1:].contiguous()
     last = torch.searchsorted(up_to, total)  # that has any; a number may be rounded to 1
     return torch.searchsorted(up_to, numbers[:, None] * total, right=True).minimum(last)[:, 0]
 
