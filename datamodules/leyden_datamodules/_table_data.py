@@ -208,7 +208,8 @@ class TableData(DataModule[LabelledRows]):
         count = round(fraction * len(self._table))
         if fraction and not count:
             raise DataError(
-                f"{self._table.path}: {len(self._table)} rows are too few to cut {fraction:g} of them for {split}."
+                f"{self._table.path}: {len(self._table)} rows are too few to cut {fraction:g} of them for {split}. Use "
+                f"more rows or a larger {split}_fraction."
             )
         return count
 

@@ -78,7 +78,7 @@ class Table:
         """A column as numbers, (n,), NaN where it is missing. Raises DataError that names the first bad one."""
         if bad := self.bad_numbers(name):
             value = self.columns[name][bad[0]]
-            others = f" ({len(bad) - 1} more rows like it)" if len(bad) > 1 else ""
+            others = f" ({len(bad) - 1} more {'rows' if len(bad) > 2 else 'row'} like it)" if len(bad) > 1 else ""
             raise DataError(
                 f"{self.where(bad[0])}: {name} is {str(value)!r}, expected a finite number{others}. {advice}"
             )
@@ -96,7 +96,7 @@ def read_table(path: Path, separator: str = ",", missing: Collection[str] = ()) 
     Args:
         path: the file.
         separator: what stands between the fields of a CSV file.
-        missing: texts that mean that there is no value, beside those in MISSING.
+        missing: texts that mean that there is no value, beside those in MISSING; a number in any way of writing it.
 
     Raises:
         DataError: naming the file, and where it can the line, for a file that is missing, empty or damaged.
@@ -135,7 +135,8 @@ def _read_csv(path: Path, separator: str, missing: Collection[str]) -> Table:
     (_, header), *body = rows
     names = _header(path, header)
     cells = zip(*(row for _, row in body), strict=True) if body else ([] for _ in names)
-    columns = {name: _column(values, missing) for name, values in zip(names, cells, strict=True) if name}
+    numbers = _as_numbers(missing)
+    columns = {name: _column(values, missing, numbers) for name, values in zip(names, cells, strict=True) if name}
     return Table(path, columns, [line for line, _ in body], "line")
 
 
@@ -179,9 +180,18 @@ def _header(path: Path, fields: Sequence[str]) -> list[str]:
     return names
 
 
-def _column(values: Collection[str], missing: Collection[str]) -> Texts:
+def _as_numbers(missing: Collection[str]) -> list[float]:
+    """Those of the texts that are finite numbers."""
+    parsed = pd.to_numeric(pd.Series(list(missing), dtype=object), errors="coerce").to_numpy(np.float64)
+    return [float(number) for number in parsed[np.isfinite(parsed)]]
+
+
+def _column(values: Collection[str], missing: Collection[str], numbers: Collection[float]) -> Texts:
     column = np.empty(len(values), dtype=object)
     column[:] = [None if (text := value.strip()) in missing else text for value in values]
+    if numbers:  # -999 also stands as -999.0
+        parsed = pd.to_numeric(pd.Series(column), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        column[np.isin(parsed, list(numbers))] = None
     return column
 
 
@@ -204,13 +214,15 @@ def _read_parquet(path: Path, missing: Collection[str]) -> Table:
 
 def _typed(path: Path, name: str, series: "pd.Series[Any]", missing: Collection[str]) -> Any:
     """A Parquet column: numbers as they are, everything else as text."""
+    numbers = _as_numbers(missing)
     if pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series):
-        if pd.api.types.is_integer_dtype(series) and not series.hasnans:
+        if pd.api.types.is_integer_dtype(series) and not series.hasnans and not series.isin(numbers).any():
             return series.to_numpy(np.int64)
-        return series.to_numpy(np.float64, na_value=np.nan)
+        values = series.to_numpy(np.float64, na_value=np.nan)
+        return np.where(np.isin(values, numbers), np.nan, values)
     if nested := [value for value in series if isinstance(value, list | dict | bytes | np.ndarray)]:
         raise DataError(f"{path}: the column {name} holds {type(nested[0]).__name__}, expected numbers or text.")
-    return _column(["" if pd.isna(value) else str(value) for value in series], missing)
+    return _column(["" if pd.isna(value) else str(value) for value in series], missing, numbers)
 
 
 def _text(value: float) -> str | None:

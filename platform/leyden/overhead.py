@@ -25,7 +25,8 @@ def skip_empty_hooks(owners: Iterable[Callback | LightningModule]) -> None:
         is_callback = isinstance(owner, Callback)
         base = Callback if is_callback else LightningModule
         for name in STEP_HOOKS if is_callback else MODULE_STEP_HOOKS:
-            if getattr(type(owner), name) is getattr(base, name):
+            # LambdaCallback keeps its hooks in the instance
+            if getattr(type(owner), name) is getattr(base, name) and name not in vars(owner):
                 object.__setattr__(owner, name, None)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from leyden.overhead import STEP_HOOKS, skip_empty_hooks
@@ -38,3 +39,11 @@ def test_training_calls_what_is_left() -> None:
     trainer = Trainer(max_epochs=1, limit_train_batches=3, limit_val_batches=1, callbacks=[counter], **options)
     trainer.fit(BoringModel())
     assert sorted(counter.calls) == sorted(["on_train_batch_end", "on_before_zero_grad"] * 3 + ["on_train_epoch_end"])
+
+
+def test_hooks_that_an_instance_was_given_are_called() -> None:
+    calls: list[int] = []
+    given = LambdaCallback(on_train_batch_end=lambda trainer, module, outputs, batch, number: calls.append(number))
+    skip_empty_hooks([given])
+    assert callable(given.on_train_batch_end)
+    assert getattr(given, "on_train_batch_start") is None

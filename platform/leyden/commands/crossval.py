@@ -3,6 +3,7 @@
 import argparse
 import csv
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -65,11 +66,14 @@ def run(command: str, arguments: list[str]) -> int:
         for number in range(1, options.folds + 1):
             if candidate.failure is None:
                 _run_fold(candidate, Fold(number, options.folds), options.checkpoint)
+                _require_metric(options.metric, candidate)
     finished = [candidate for candidate in candidates if candidate.failure is None]
     if not finished:
         raise LeydenError("no config could be trained on all folds.")
     metric, mode = _ranked_by(options.metric, finished)
-    finished.sort(key=lambda candidate: mean(candidate.values(metric)), reverse=mode == "max")
+    finished.sort(key=lambda candidate: _rank(mean(candidate.values(metric)), mode))
+    if math.isnan(mean(finished[0].values(metric))):
+        raise LeydenError(f"{metric} is nan in some fold of every config: it ranks nothing. Name another --metric.")
     _report(finished, candidates, metric, folder)
     if options.refit:
         _refit(finished[0], options.checkpoint)
@@ -222,6 +226,12 @@ def _metrics(history: History, checkpoint: str) -> dict[str, float]:
     return {**found, "epochs": history.epochs if epoch is None else epoch["epoch"] + 1}
 
 
+def _require_metric(asked: str | None, candidate: Candidate) -> None:
+    """Raises UsageError for a metric that the folds do not have, before further ones are trained."""
+    if asked is not None and candidate.results and asked not in candidate.results[0]:
+        raise unknown("metric", asked, set(candidate.results[0]) - {"epochs"})
+
+
 def _ranked_by(asked: str | None, candidates: Sequence[Candidate]) -> tuple[str, str]:
     """The metric that ranks the candidates, and `min` or `max`. Raises UsageError where none is shared."""
     shared = set.intersection(*(set(result) for candidate in candidates for result in candidate.results)) - {"epochs"}
@@ -268,7 +278,14 @@ def _report(finished: Sequence[Candidate], candidates: Sequence[Candidate], metr
     )
 
 
+def _rank(value: float, mode: str) -> tuple[bool, float]:
+    """What is sorted by: the best first, nan last."""
+    return math.isnan(value), -value if mode == "max" else value
+
+
 def _spread(values: Sequence[float]) -> str:
+    if not all(map(math.isfinite, values)):
+        return f"{mean(values)}"  # of which there is no standard deviation
     if len(set(values)) == 1:
         return f"{values[0]:.6g}"
     form = ".4f" if mean(values) < LARGE else ".4g"
