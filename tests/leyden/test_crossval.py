@@ -1,6 +1,7 @@
 """crossval: folds through the real command line, their ranking, going on after an interruption, and the refit."""
 
 import csv
+import math
 from pathlib import Path
 from statistics import mean
 
@@ -129,6 +130,28 @@ def test_what_cannot_be_is_refused_in_a_sentence(words, found, data, capsys):
     config = write_config("one", trainer={"max_epochs": 1})
     assert main(["crossval", config, *data, *words]) == 2
     assert found in capsys.readouterr().err
+
+
+def test_a_misspelt_metric_is_refused_before_further_folds_are_trained(data, capsys):
+    config = write_config("one", trainer={"max_epochs": 1})
+    assert main(["crossval", "--folds", "2", config, *data, "--metric", "val/acuracy"]) == 2
+    assert "fold 2/2" not in capsys.readouterr().out
+
+
+def test_a_metric_that_is_nan_has_no_spread_and_ranks_nothing(data, capsys, monkeypatch):
+    measured = crossval._metrics
+    monkeypatch.setattr(crossval, "_metrics", lambda *told: measured(*told) | {"val/accuracy": math.nan})
+    command = ["crossval", "--folds", "2", write_config("one", trainer={"max_epochs": 1}), *data]
+    assert main(command) == 0
+    assert "│ nan" in capsys.readouterr().out
+    assert main([*command, "--metric", "val/accuracy"]) == 1
+    assert "val/accuracy is nan in some fold of every config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("mode", "order"), [("min", [1.0, 2.0]), ("max", [2.0, 1.0])])
+def test_nan_is_ranked_last(mode, order):
+    ranked = sorted([math.nan, 2.0, math.nan, 1.0], key=lambda value: crossval._rank(value, mode))
+    assert ranked[:2] == order
 
 
 def test_two_configs_of_one_name_are_refused(data, capsys):

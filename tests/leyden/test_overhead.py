@@ -46,4 +46,4 @@ def test_hooks_that_an_instance_was_given_are_called() -> None:
     given = LambdaCallback(on_train_batch_end=lambda trainer, module, outputs, batch, number: calls.append(number))
     skip_empty_hooks([given])
     assert callable(given.on_train_batch_end)
-    assert getattr(given, "on_train_batch_start") is None
+    assert given.on_train_batch_start is None

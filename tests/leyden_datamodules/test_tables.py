@@ -40,6 +40,11 @@ def test_further_texts_may_mean_missing(table_of: Any) -> None:
     assert texts(table) == {"a": [None, "1"], "b": [None, "2"]}
 
 
+def test_a_number_means_missing_however_it_is_written(table_of: Any) -> None:
+    table = table_of("a,b\n-999.0,x\n-999,-99.90e1\n-9990,?\n", missing=["-999.0", "?"])
+    assert texts(table) == {"a": [None, None, "-9990"], "b": ["x", None, None]}
+
+
 def test_another_separator(table_of: Any) -> None:
     assert texts(table_of("a;b\n1,5;2\n", separator=";")) == {"a": ["1,5"], "b": ["2"]}
 
@@ -55,7 +60,7 @@ def test_what_is_no_finite_number_is_named(table_of: Any, value: str) -> None:
     table = table_of(f'a,b\n1,2\n3,"{value}"\n4,oops\n')
     with pytest.raises(DataError) as caught:
         table.numbers("b", "Do something.")
-    shown = f"{table.path}, line 3: b is '{value}', expected a finite number (1 more rows like it). Do something."
+    shown = f"{table.path}, line 3: b is '{value}', expected a finite number (1 more row like it). Do something."
     assert str(caught.value) == shown
 
 
@@ -108,6 +113,14 @@ def test_missing_columns_are_named_and_guessed(table_of: Any) -> None:
 def parquet(path: Path, columns: dict[str, Any], **options: Any) -> Table:
     pd.DataFrame(columns).to_parquet(path / "table.parquet", **options)
     return read_table(path / "table.parquet", missing=["?"])
+
+
+def test_numbers_may_mean_missing_in_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "table.parquet"
+    pd.DataFrame({"whole": [1, -999], "real": [-999.0, 0.5], "text": ["-999", "x"]}).to_parquet(path, index=False)
+    table = read_table(path, missing=["-999.0"])
+    assert texts(table) == {"whole": ["1", None], "real": [None, "0.5"], "text": [None, "x"]}
 
 
 def test_parquet_says_the_same_as_csv(tmp_path: Path) -> None:
