@@ -63,16 +63,22 @@ class Surprises:
     """What rows hold that the training rows did not, counted to be told once."""
 
     unseen: dict[str, Counter[str]] = field(default_factory=dict)
+    rare: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
 
     def warn(self) -> None:
-        """One warning for each column with new categories, one for all columns with new gaps."""
+        """One warning for each column with new categories, one for all columns with rare ones, one for new gaps."""
         for name, values in self.unseen.items():
             some = ", ".join(repr(value) for value, _ in values.most_common(NAMED))
             rest = ", ..." if len(values) > NAMED else ""
             rank_zero_warn(
                 f"{name} has categories that training did not see, in {values.total()} rows: {some}{rest}. "
                 "Taken as none of the known ones."
+            )
+        if self.rare:
+            columns = shorten([f"{name} ({count})" for name, count in self.rare.items()])
+            rank_zero_warn(
+                f"categories that training saw seldom or never (in so many rows) are taken as rare ones: {columns}."
             )
         if self.missing:
             columns = shorten([f"{name} ({count})" for name, count in self.missing.items()])
@@ -187,6 +193,8 @@ def _encode_categories(
     other = (places < 0) & ~is_missing
     if column.has_rare:
         places[other] = len(column.categories)
+        if other.any():
+            surprises.rare[column.name] += int(other.sum())
     elif other.any():
         surprises.unseen.setdefault(column.name, Counter()).update(texts[other].tolist())
     known = np.flatnonzero(places >= 0)

@@ -308,8 +308,13 @@ def _fit(cli: TrainingCLI) -> int:
     folder = RunFolder.of(trainer)
     if folder is not None and trainer.is_global_zero:
         following = f" Next: test {folder.path}" if any(folder.checkpoints.glob("*.ckpt")) else ""
-        print(f"run folder: {folder.path} (curves.png, samples/, checkpoints/).{following}")
+        print(f"run folder: {folder.path} ({', '.join(_shown(folder.path))}).{following}")
     return 0
+
+
+def _shown(run: Path) -> list[str]:
+    """What there is to look at in a run's folder."""
+    return [*sorted(path.name for path in run.glob("*.png")), *(f"{path.name}/" for path in run.glob("samples"))]
 
 
 def _evaluate(cli: TrainingCLI) -> int:

@@ -80,6 +80,17 @@ def test_finished_folds_are_not_trained_again_and_interrupted_ones_go_on(data, m
     assert History.read(interrupted_run).epochs == 2
 
 
+def test_who_stops_it_is_told_how_to_go_on(data, monkeypatch, capsys):
+    def stopped(command, words):
+        raise StoppedError("go on with the same command and --resume auto.")
+
+    monkeypatch.setattr(crossval.cli, "run", stopped)
+    assert main(["crossval", "--folds", "2", write_config("one"), *data]) == 130
+    said = capsys.readouterr().err
+    assert "crossval_2/one/fold_1_of_2 was trained. The same command goes on from there." in said
+    assert "--resume" not in said
+
+
 def test_folds_of_another_config_are_not_mistaken_for_these(data, capsys):
     config = write_config("one", trainer={"max_epochs": 1})
     assert main(["crossval", "--folds", "2", config, *data]) == 0
@@ -124,6 +135,7 @@ def test_a_config_that_diverges_is_left_out_and_the_others_are_ranked(data, caps
         (["--folds", "2", "--metric", "val/acuracy"], "Did you mean val/accuracy?"),
         (["--folds", "2", "--data.fold", "1/2"], "names a fold of its own"),
         (["--folds", "2", "--model.net", "LeNett"], "Did you mean LeNet?"),
+        (["--folds", "2", "--refit", "--model.lr_scheduler", "ReduceLROnPlateau"], "one cannot be refitted"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(words, found, data, capsys):
@@ -142,9 +154,9 @@ def test_a_metric_that_is_nan_has_no_spread_and_ranks_nothing(data, capsys, monk
     measured = crossval._metrics
     monkeypatch.setattr(crossval, "_metrics", lambda *told: measured(*told) | {"val/accuracy": math.nan})
     command = ["crossval", "--folds", "2", write_config("one", trainer={"max_epochs": 1}), *data]
-    assert main(command) == 0
+    assert main([*command, "--metric", "val/loss"]) == 0
     assert "│ nan" in capsys.readouterr().out
-    assert main([*command, "--metric", "val/accuracy"]) == 1
+    assert main(command) == 1  # accuracy is what picks the best checkpoint
     assert "val/accuracy is nan in some fold of every config" in capsys.readouterr().err
 
 

@@ -225,3 +225,31 @@ def test_evaluating_a_run_repeats_what_training_said(
     found = json.loads(Path("runs/lenet/1/validate_last/metrics.json").read_text())
     for name in ("val/loss", "val/accuracy", "val/f1"):
         assert found[name] == pytest.approx(float(logged[name]), rel=1e-5)
+
+
+class Tied(torch.nn.Module):
+    """Two layers with the same weights."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(features, features, bias=False)
+        self.second = torch.nn.Linear(features, features, bias=False)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(inputs)).sum(dim=1, keepdim=True)
+
+
+def test_tied_weights_are_swapped_once(toy: Any) -> None:
+    task = toy.Task(net=Tied)
+    task.facts = toy.Facts(3)
+    task.configure_model()
+    ema = EMA()
+    ema.on_fit_start(toy.trainer(), task)
+    assert ema.average is not None
+    ema.average.module.first.weight.data.fill_(7.0)
+    before = task.network.first.weight.detach().clone()
+    ema._swap(task)
+    assert (task.network.first.weight == 7).all()
+    ema._swap(task)
+    assert torch.equal(task.network.first.weight, before)

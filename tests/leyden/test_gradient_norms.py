@@ -84,10 +84,10 @@ def test_every_layer_that_is_trained(toy: Any) -> None:
     assert_norms(steps, norms)
 
 
-@pytest.mark.parametrize("interval", [3, 5])
-def test_as_often_as_everything_else_is_logged(toy: Any, interval: int) -> None:
+@pytest.mark.parametrize(("interval", "logged"), [(3, [2, 5, 8, 11]), (5, [3, 4, 9])])
+def test_as_often_as_everything_else_is_logged_and_once_an_epoch(toy: Any, interval: int, logged: list[int]) -> None:
     steps, norms = train(toy, log_every_n_steps=interval)
-    assert list(norms) == list(range(interval - 1, 12, interval))
+    assert list(norms) == logged
     assert_norms(steps, norms)
 
 
@@ -126,3 +126,9 @@ def test_by_its_short_name(fit_options: list[str]) -> None:
     with Image.open("runs/lenet/1/curves.png") as picture:
         panels = {"loss", "accuracy", "f1", "lr", "gradient_norm"}
         assert picture.size == (3 * 420, -(-len(panels) // 3) * 320)
+
+
+def test_an_epoch_shorter_than_the_interval_is_seen_at_its_end(toy: Any) -> None:
+    steps, norms = train(toy, log_every_n_steps=50)
+    assert sorted(norms) == [3, 7, 11]
+    assert_norms(steps, norms)

@@ -406,8 +406,7 @@ def test_what_training_did_not_see_is_none_of_the_known_and_told_once(root: str,
 def test_rare_and_unknown_categories_share_a_feature(root: str, write: Any) -> None:
     data = module("/nowhere")
     data.facts = facts_of(ready(root, min_frequency=5))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(UserWarning, match=r"saw seldom or never.*: rare \(2\)"):
         source = data.load_inputs([write(frame(3).assign(rare=["e", "never", "a"]), "new.csv")])
     place = data.facts.feature_names.index("rare is rare")
     assert source.batch.features[:, place].tolist() == [1, 1, 0]
@@ -540,3 +539,9 @@ def test_batches(root: str) -> None:
     assert all(type(batch) is LabelledRows for batch in batches)
     assert data.transform(batches[0], training=True) is batches[0]
     assert math.isfinite(sum(float(batch.features.sum()) for batch in batches))
+
+
+def test_new_categories_that_count_as_rare_ones_are_counted(root: str, write: Any) -> None:
+    write(frame(20, seed=1).assign(rare="new"), "later.csv")
+    with pytest.warns(UserWarning, match=r"saw seldom or never.*rare \(20\)"):
+        ready(root, test_file="later.csv", min_frequency=5)

@@ -88,7 +88,9 @@ class EMA(Callback):
         assert isinstance(pl_module, Task)
         assert self.average is not None
         average, current = self.average.module.state_dict(), pl_module.network.state_dict()
-        for name, value in current.items():
+        once = {value.data_ptr(): name for name, value in current.items()}  # tied weights have two names
+        for name in once.values():
+            value = current[name]
             kept = value.clone()
             value.copy_(average[name])
             average[name].copy_(kept)

@@ -61,6 +61,8 @@ def run(command: str, arguments: list[str]) -> int:
     folder = Path(options.runs) / (options.experiment or f"crossval_{options.folds}")
     candidates = [_candidate(config, passed_on, folder) for config in options.configs]
     _require_different_names(candidates)
+    if options.refit:
+        _require_refittable(candidates)
     require_writable(folder)
     for candidate in candidates:
         for number in range(1, options.folds + 1):
@@ -132,6 +134,18 @@ def _require_different_names(candidates: Sequence[Candidate]) -> None:
         raise UsageError(f"two configs are called {twice[0]!r}; the results would lie in one folder. Rename one.")
 
 
+def _require_refittable(candidates: Sequence[Candidate]) -> None:
+    """Raises UsageError for a schedule that only a validation metric moves: on all data there is none."""
+    for candidate in candidates:
+        schedule = candidate.config["model"]["init_args"].get("lr_scheduler") or {}
+        watched = str((schedule.get("init_args") or {}).get("monitor") or candidate.monitor)
+        if str(schedule.get("class_path")).endswith("ReduceLROnPlateau") and watched.startswith("val/"):
+            raise UsageError(
+                f"{candidate.name} cannot be refitted: its ReduceLROnPlateau watches {watched}, and on all data "
+                "nothing validates. Choose another schedule, or leave out --refit."
+            )
+
+
 def _run_fold(candidate: Candidate, fold: Fold, checkpoint: str) -> None:
     """Train one fold, unless that was done before, and keep its metrics."""
     experiment = candidate.folder / f"fold_{fold.number}_of_{fold.count}"
@@ -190,16 +204,23 @@ def _fit(config: dict[str, Any], experiment: Path) -> None:
     place = ["--runs", str(experiment.parent), "--experiment", experiment.name, "--resume", "auto"]
     words = ["--config", str(written), *place]
     if _processes(config) == 1:
-        with _quiet(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-            cli.run("fit", words)
+        try:
+            with _quiet(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+                cli.run("fit", words)
+        except StoppedError as stopped:
+            raise _stopped(experiment) from stopped
         return
     # with several processes Lightning starts this program again, as often: that must be `fit` alone
     done = subprocess.run([sys.executable, "-m", "leyden.main", "fit", *words], stdout=subprocess.DEVNULL, check=False)
     if done.returncode == StoppedError.exit_status:
-        raise StoppedError("interrupted.")
+        raise _stopped(experiment)
     if done.returncode:
         error = UsageError if done.returncode == UsageError.exit_status else LeydenError
         raise error(f"`fit` in {experiment} ended with status {done.returncode}.")
+
+
+def _stopped(experiment: Path) -> StoppedError:
+    return StoppedError(f"stopped while {experiment} was trained. The same command goes on from there.")
 
 
 def _processes(config: dict[str, Any]) -> int | str:

@@ -50,10 +50,12 @@ def test_step_by_step_the_logits_are_those_of_a_full_forward_pass(
     net: Any, prompts: Tensor, lengths: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
+    drawn: list[Tensor] = []
     choose = Sampling.choose
 
     def note(self: Sampling, logits: Tensor, numbers: Tensor) -> Tensor:
         seen.append(logits)
+        drawn.append(numbers)
         return choose(self, logits, numbers)
 
     monkeypatch.setattr(Sampling, "choose", note)
@@ -63,6 +65,7 @@ def test_step_by_step_the_logits_are_those_of_a_full_forward_pass(
             text = torch.cat((prompts[row, :length], tokens[row]))
             full = net(text[None])[0][0, length - 1 : -1]
             torch.testing.assert_close(torch.stack([logits[row] for logits in seen]), full)
+    assert torch.stack(drawn, dim=1).unique().numel() == 5 * 12  # every prompt and every step has its own
 
 
 def test_without_temperature_the_likeliest_token_follows(net: Any, prompts: Tensor, lengths: Tensor) -> None:
@@ -108,8 +111,8 @@ def test_tokens_are_drawn_by_the_probabilities_at_a_temperature(temperature: flo
 @pytest.mark.parametrize(("top_k", "kept"), [(1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (5, [0, 1, 2, 3, 4])])
 def test_top_k_draws_of_the_likeliest(top_k: int, kept: list[int]) -> None:
     expected = torch.zeros(5, dtype=torch.float64)
-    expected[kept] = LOGITS[0, kept].double().softmax(dim=0)
-    found = frequencies(Sampling(temperature=1.0, top_k=top_k), LOGITS)
+    expected[kept] = (LOGITS[0, kept].double() / 0.6).softmax(dim=0)
+    found = frequencies(Sampling(temperature=0.6, top_k=top_k), LOGITS)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
 
 
@@ -133,7 +136,7 @@ def test_top_p_counts_what_top_k_has_left() -> None:
 
 
 def test_the_largest_and_the_smallest_number_choose_tokens_that_are_kept() -> None:
-    numbers = torch.tensor([0.0, 1 - 2**-24])
+    numbers = torch.tensor([0.0, 1.0])  # to which the largest below 1 may be rounded
     logits = torch.tensor([[0.0, -200.0, 1.0, -300.0]]).expand(2, -1)
     assert Sampling(temperature=1.0).choose(logits, numbers).tolist() == [0, 2]
     assert Sampling(temperature=1.0, top_k=3, top_p=0.9).choose(logits, numbers).tolist() == [2, 0]

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from leyden.errors import UsageError
 from leyden.main import main
 from leyden.runs import read_checkpoint
 from leyden_datamodules.text_file import TextFile, made_up_text
+from leyden_plugins.language_model import task as language_model
 from leyden_plugins.language_model.networks.gru import GRU
 from leyden_plugins.language_model.networks.lstm import LSTM
 from leyden_plugins.language_model.networks.rnn import RNN
@@ -266,11 +268,14 @@ def test_gradients_are_clipped_by_the_formula(text: str, limit: float) -> None:
     assert logger.norms == {1: pytest.approx(norm, rel=1e-5)}
 
 
-def test_the_gradient_norm_is_logged_once_per_interval(text: str) -> None:
+def test_the_gradient_norm_is_computed_and_logged_once_per_interval(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = Mock(side_effect=language_model.get_total_norm)
+    monkeypatch.setattr(language_model, "get_total_norm", computed)
     task = LanguageModel(net=partial(GRU, hidden_size=8))
     data, logger = TextFile(root=text, num_steps=10, batch_size=16), GradientNorms()
     make_trainer(max_steps=10, log_every_n_steps=4, logger=logger).fit(task, data)
     assert list(logger.norms) == [4, 8]
+    assert computed.call_count == 2
 
 
 # ---- predictions

@@ -140,6 +140,10 @@ def test_dropout_is_between_layers_and_in_training_only(network: type[nn.Module]
     assert torch.equal(net(tokens)[0], net(tokens)[0])
     everything = make(network, num_layers=2, embedding_size=4, dropout=1.0)
     torch.testing.assert_close(everything(tokens)[0], everything.output.bias.expand(3, 11, SYMBOLS))
+    between = make(network, num_layers=2, dropout=1.0)
+    between.dropout = nn.Identity()  # what is left is the dropout between the recurrent layers
+    assert torch.equal(between(tokens)[0], between(tokens.flip(1))[0])
+    assert not torch.equal(between.eval()(tokens)[0], between(tokens.flip(1))[0])
 
 
 @pytest.mark.parametrize("network", NETWORKS)
