@@ -8,7 +8,8 @@ class GradientNorms(Callback):
     """Logs the 2-norm of each parameter's gradient as `gradient_norm/<parameter>`, before gradients are clipped.
 
     It does so every `log_every_n_steps` optimizer steps, and in the last step of an epoch that had none; accumulated
-    gradients count as the one that they add up to. curves.png shows all in one panel. The parameters of a task's network have the names that they have there.
+    gradients count as the one that they add up to. curves.png shows all in one panel. The parameters of a task's
+    network have the names that they have there.
     """
 
     def __init__(self) -> None:
