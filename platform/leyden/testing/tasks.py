@@ -39,6 +39,7 @@ def check_task(task: TaskClass, data: DataClass, folder: Path, options: Sequence
     _check_metrics(bench, whole)
     _check_checkpoint(bench, whole)
     _check_repeated(bench, whole)
+    _check_schedule(bench)
     _check_bfloat16(bench, whole)
     _check_predict(bench, whole)
 
@@ -126,6 +127,14 @@ def _check_repeated(bench: Bench, whole: Run) -> None:
     found = f"{bench.task.__name__} has other weights after one epoch and a resumed one than after two in one go"
     why = "A training that is stopped could not go on as if nothing had been. Does something random differ?"
     require(equal(*(read_checkpoint(run.last)["state_dict"] for run in (resumed, whole))), found, why)
+
+
+def _check_schedule(bench: Bench) -> None:
+    run = bench.fit("scheduled", "--model.lr_scheduler", "CosineWithWarmup", "--trainer.max_epochs", "2")
+    first, last = (row["lr"] for row in history(run) if "lr" in row)
+    found = f"with a cosine schedule over two epochs the rate of {bench.task.__name__} goes from {first} to {last}"
+    why = "The schedule is told how long training is in Task.on_train_start: a task's own must call it."
+    require(last < first / 10, found, why)
 
 
 def _check_bfloat16(bench: Bench, whole: Run) -> None:

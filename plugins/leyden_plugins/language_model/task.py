@@ -129,6 +129,7 @@ class LanguageModel(Task[TokenWindows]):
 
     def on_train_start(self) -> None:
         """Lightning's hook: each process goes on with its own rows."""
+        super().on_train_start()
         if self._resumed and len(self._resumed[0]) == self.trainer.world_size:
             self._carried[True] = tuple(part[self.trainer.global_rank] for part in self._resumed)
         self._resumed = []
