@@ -5,11 +5,37 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
 
 from leyden.cli import Request, TrainingCLI, prepare_process, set_up_output
 
 Loop = Callable[[], None]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def bare_loop(
+    net: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    batch_size: int,
+    loss: Loss,
+    rate: float,
+    batches: int | None = None,
+) -> Loop:
+    """The shortest honest loop: preloaded float32 tensors, plain SGD, no metrics, no logging, no checkpoints."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=rate)
+
+    def epoch() -> None:
+        net.train()
+        for indices in torch.randperm(len(inputs)).split(batch_size)[:batches]:
+            value = loss(net(inputs[indices]), targets[indices])
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+
+    return epoch
 
 
 class Alternate(Callback):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _side_by_side import Loop, fit_beside
+from _side_by_side import Loop, bare_loop, fit_beside
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets
@@ -44,25 +44,12 @@ def make_loops(
     data: Any = cli.datamodule
     data.prepare_data()
     images, labels = data.load("train").__getitems__(range(TRAINING_IMAGES))
-    loops: dict[str, Loop] = {"bare": bare_loop(build(), images.float() / 255, labels, batches)}
+    loops: dict[str, Loop] = {
+        "bare": bare_loop(build(), images.float() / 255, labels, BATCH_SIZE, F.cross_entropy, LEARNING_RATE, batches)
+    }
     if with_torchvision:
         loops["torchvision"] = torchvision_loop(build(), images, labels)
     return loops
-
-
-def bare_loop(net: nn.Module, images: Tensor, labels: Tensor, batches: int) -> Loop:
-    """The shortest honest loop: preloaded float32 tensors, no metrics, no logging, no checkpoints."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
-
-    def epoch() -> None:
-        net.train()
-        for indices in torch.randperm(len(images)).split(BATCH_SIZE)[:batches]:
-            loss = F.cross_entropy(net(images[indices]), labels[indices])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    return epoch
 
 
 def torchvision_loop(net: nn.Module, images: Tensor, labels: Tensor) -> Loop:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _side_by_side import Loop, fit_beside
+from _side_by_side import Loop, bare_loop, fit_beside
 from torch import nn
 
 from leyden.cli import TrainingCLI
@@ -40,23 +40,13 @@ CASES: dict[str, Case] = {
 }
 
 
-def bare_loop(net: nn.Module, cli: TrainingCLI) -> Loop:
-    """The shortest honest loop."""
+def make_loop(net: nn.Module, cli: TrainingCLI) -> Loop:
+    """The bare loop on the very rows that `fit` trains on."""
     data: Any = cli.datamodule
     source = data.load("train")
     features, targets = source.__getitems__(range(len(source)))
-    batch_size = data.batch_size or len(features)
-    net(features[:2])
-    optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
-
-    def epoch() -> None:
-        for indices in torch.randperm(len(features)).split(batch_size):
-            loss = F.mse_loss(net(features[indices]).squeeze(1), targets[indices])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    return epoch
+    net(features[:2])  # lazy layers take their sizes
+    return bare_loop(net, features, targets[:, None], data.batch_size or len(features), F.mse_loss, LEARNING_RATE)
 
 
 def main() -> None:
@@ -81,7 +71,7 @@ def main() -> None:
         profiler = cProfile.Profile()
         if chosen.profile:
             profiler.enable()
-        result = fit_beside(options, lambda cli: {} if chosen.profile else {"bare": bare_loop(build(features), cli)})
+        result = fit_beside(options, lambda cli: {} if chosen.profile else {"bare": make_loop(build(features), cli)})
         profiler.disable()
     batch = "all rows" if batch_size is None else f"batch {batch_size}"
     print(f"{chosen.case}, {batch} of {rows:,}, {torch.get_num_threads()} threads, torch {torch.__version__}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -56,6 +57,14 @@ def rows_of_files(
         inputs += _row_names(file, table, id_column)
     surprises.warn()
     return NamedRows(LabelledRows(torch.cat(features), torch.cat(targets)), inputs)
+
+
+def one_row_files(rows: pd.DataFrame, folder: Path) -> list[str]:
+    """Each row as a CSV file of its own, as `fabricate_inputs` offers them."""
+    paths = [str(folder / f"{number}.csv") for number in range(len(rows))]
+    for number, path in enumerate(paths):
+        rows.iloc[[number]].to_csv(path, index=False, na_rep="NA")
+    return paths
 
 
 def _row_names(file: str, table: Table, id_column: str | None) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from leyden.download import Attempt, Download, NoSourceError, fetch
 from leyden.errors import DataError
-from leyden_datamodules._table_data import TableData
+from leyden_datamodules._table_data import TableData, one_row_files
 from leyden_datamodules._tables import Table
 
 TRAIN, UNLABELLED = "kaggle_house_pred_train.csv", "kaggle_house_pred_test.csv"
@@ -51,10 +51,7 @@ class HousePrices(TableData):
     @classmethod
     def fabricate_inputs(cls, folder: Path) -> list[str]:
         """Five files of one house, without price and Id."""
-        houses = _houses(5, seed=1).drop(columns=["Id", "SalePrice"])
-        for number in range(5):
-            houses.iloc[[number]].to_csv(folder / f"{number}.csv", index=False, na_rep="NA")
-        return [str(folder / f"{number}.csv") for number in range(5)]
+        return one_row_files(_houses(5, seed=1).drop(columns=["Id", "SalePrice"]), folder)
 
     def fetch(self) -> None:
         """Both files from the book's mirror, where the training file is missing. Raises NoSourceError."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from leyden.errors import DataError, UsageError
-from leyden_datamodules._table_data import TableData
+from leyden_datamodules._table_data import TableData, one_row_files
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -51,10 +51,7 @@ class TabularCSV(TableData):
     @classmethod
     def fabricate_inputs(cls, folder: Path) -> list[str]:
         """Five files of one row, without the target and the id."""
-        cars = _cars(5, seed=1).drop(columns=["plate", "price"])
-        for number in range(5):
-            cars.iloc[[number]].to_csv(folder / f"{number}.csv", index=False, na_rep="NA")
-        return [str(folder / f"{number}.csv") for number in range(5)]
+        return one_row_files(_cars(5, seed=1).drop(columns=["plate", "price"]), folder)
 
     def train_file_path(self) -> Path:
         """The file given as root, or by name in it."""

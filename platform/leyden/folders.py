@@ -1,9 +1,11 @@
 """Writing into folders: early refusal, and files that are whole or not there."""
 
+import csv
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from leyden.errors import LeydenError
 
@@ -41,3 +43,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table, its header first, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)

@@ -1,6 +1,5 @@
 """MetricsCSV: every run's own record of its metrics, which the curves are drawn from. A default for TensorBoard."""
 
-import csv
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from leyden import history
-from leyden.folders import replacing
+from leyden.folders import write_csv
 
 SHORT_FILE = 200  # rows that are written at once
 SAVE_SHARE = 0.01  # of the time goes into rewriting a longer file
@@ -90,10 +89,7 @@ class MetricsCSV(Logger):
             return
         started = time.monotonic()
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with replacing(self.path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_csv(self.path, [columns, *([row.get(name, "") for name in columns] for row in self.rows)])
         self._unsaved = False
         ended = time.monotonic()
         self._next_save = ended + (ended - started) / SAVE_SHARE if len(self.rows) > SHORT_FILE else ended

@@ -57,13 +57,13 @@ def test_finished_folds_are_not_trained_again_and_interrupted_ones_go_on(data, m
     config = write_config("one")
     fit, fitted = crossval._fit, []
 
-    def interrupted(config, experiment):
+    def interrupted(config, experiment, processes):
         fitted.append(experiment.name)
         if len(fitted) == 2:
             config = {**config, "trainer": {**config["trainer"], "max_epochs": 1}}
-            fit(config, experiment)
+            fit(config, experiment, processes)
             raise StoppedError("stopped")
-        fit(config, experiment)
+        fit(config, experiment, processes)
 
     monkeypatch.setattr(crossval, "_fit", interrupted)
     assert main(["crossval", "--folds", "3", config, *data]) == 130

@@ -1,7 +1,6 @@
 """`crossval --folds K CONFIG [CONFIG ...]`: chooses a config by K-fold cross-validation."""
 
 import argparse
-import csv
 import logging
 import math
 import os
@@ -22,7 +21,7 @@ from leyden import cli, draw
 from leyden.callbacks.graceful_stop import StoppedError
 from leyden.differences import differences
 from leyden.errors import LeydenError, UsageError, unknown
-from leyden.folders import replacing, require_writable, write_text
+from leyden.folders import require_writable, write_csv, write_text
 from leyden.folds import Fold
 from leyden.history import CONFIG, History, find_run
 
@@ -30,6 +29,7 @@ logger = logging.getLogger("leyden")
 PASSED_ON = ("--model", "--data", "--trainer", "--seed_everything")  # options of every fit
 FINISHED, RECIPE = "finished", "recipe.yaml"  # in a fold's folder, beside its runs
 LARGE = 1e5  # from which on decimals say nothing
+UNLIMITED = 10_000  # characters in a line
 NOT_COMPARED = ("experiment", "runs")
 
 
@@ -42,6 +42,7 @@ class Candidate:
     folder: Path
     monitor: str
     mode: str
+    processes: int
     results: list[dict[str, float]]
     failure: str | None = None
 
@@ -125,7 +126,7 @@ def _candidate(config: str, passed_on: list[str], folder: Path) -> Candidate:
         raise UsageError(f"{type(made.datamodule).__name__} is no leyden DataModule: no folds can be cut from it.")
     if resolved["data"]["init_args"].get("fold"):
         raise UsageError(f"{config} names a fold of its own; crossval chooses the folds.")
-    return Candidate(name, resolved, folder / name, monitor, mode, [])
+    return Candidate(name, resolved, folder / name, monitor, mode, made.trainer.world_size, [])
 
 
 def _require_different_names(candidates: Sequence[Candidate]) -> None:
@@ -154,7 +155,7 @@ def _run_fold(candidate: Candidate, fold: Fold, checkpoint: str) -> None:
     was_done = (experiment / FINISHED).is_file()
     if not was_done:
         try:
-            _fit(config, experiment)
+            _fit(config, experiment, candidate.processes)
         except (StoppedError, UsageError):
             raise
         except LeydenError as error:
@@ -195,15 +196,14 @@ def _compared(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in NOT_COMPARED}
 
 
-def _fit(config: dict[str, Any], experiment: Path) -> None:
+def _fit(config: dict[str, Any], experiment: Path, processes: int) -> None:
     """`fit` with a config, going on where it was interrupted. Its lines go into the run's log only."""
     experiment.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump({key: value for key, value in config.items() if key not in NOT_COMPARED}, sort_keys=False)
     written = experiment / RECIPE
-    write_text(written, text)
+    write_text(written, yaml.safe_dump(_compared(config), sort_keys=False))
     place = ["--runs", str(experiment.parent), "--experiment", experiment.name, "--resume", "auto"]
     words = ["--config", str(written), *place]
-    if _processes(config) == 1:
+    if processes == 1:
         try:
             with _quiet(), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
                 cli.run("fit", words)
@@ -221,11 +221,6 @@ def _fit(config: dict[str, Any], experiment: Path) -> None:
 
 def _stopped(experiment: Path) -> StoppedError:
     return StoppedError(f"stopped while {experiment} was trained. The same command goes on from there.")
-
-
-def _processes(config: dict[str, Any]) -> int | str:
-    devices, nodes = (config["trainer"].get(key) or 1 for key in ("devices", "num_nodes"))
-    return 1 if (devices, nodes) in ((1, 1), ("auto", 1), ("1", 1)) else f"{nodes}x{devices}"
 
 
 @contextmanager
@@ -286,12 +281,12 @@ def _report(finished: Sequence[Candidate], candidates: Sequence[Candidate], metr
     for candidate in candidates:
         if candidate.failure is not None:
             print(f"{candidate.name} is not ranked: it failed in {candidate.failure}")
-    with replacing(folder / "crossval.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["config", "fold", *names])
-        for candidate in finished:
-            for number, result in enumerate(candidate.results, start=1):
-                writer.writerow([candidate.name, number, *(result[name] for name in names)])
+    rows = [
+        [candidate.name, number, *(result[name] for name in names)]
+        for candidate in finished
+        for number, result in enumerate(candidate.results, start=1)
+    ]
+    write_csv(folder / "crossval.csv", [["config", "fold", *names], *rows])
     panels = {name: {each.name: each.values(name) for each in finished} for name in names if name != "epochs"}
     draw.save(draw.spreads(panels), folder / "crossval.png")
     print(
@@ -315,11 +310,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def _print(table: Table) -> None:
     """As wide as it must be: a name that is cut off says nothing."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=10_000)
-    text_width = console.measure(table).maximum
-    Console(width=max(console.width if console.is_terminal else 0, text_width)).print(table)
+    Console(width=Console(width=UNLIMITED).measure(table).maximum).print(table)
 
 
 def _refit(winner: Candidate, checkpoint: str) -> None:
@@ -334,7 +325,7 @@ def _refit(winner: Candidate, checkpoint: str) -> None:
     config = {**config, "trainer": trainer}
     _require_same_config(experiment, config)
     if not (experiment / FINISHED).is_file():
-        _fit(config, experiment)
+        _fit(config, experiment, winner.processes)
         write_text(experiment / FINISHED, "")
     print(f"{winner.name} on all data: {find_run(str(experiment))}. Next: predict or test it.")
 

@@ -1,6 +1,5 @@
 """Regressor: one number for each row of a table."""
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from leyden.batches import LabelledRows, TableFacts
 from leyden.errors import UsageError
-from leyden.folders import replacing
+from leyden.folders import write_csv
 from leyden.networks import dry_run
 from leyden.task import Record, Stage, Task
 from leyden_plugins.regression.figures import fitted_line, prediction_against_truth, residuals
@@ -127,13 +126,8 @@ class Regressor(Task[LabelledRows]):
 
     def write_predictions(self, records: Sequence[Record], folder: Path) -> None:
         """predictions.csv: the rows' ids and what was predicted, under the column names of the training table."""
-        with (
-            replacing(folder / "predictions.csv") as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow([self.facts.id_name or "row", self.facts.target_name])
-            writer.writerows([record["input"], record["prediction"]] for record in records)
+        head = [self.facts.id_name or "row", self.facts.target_name]
+        write_csv(folder / "predictions.csv", [head, *([each["input"], each["prediction"]] for each in records)])
 
     def draw_results(self, results: dict[str, Tensor]) -> dict[str, Figure]:
         """Prediction against truth, residuals, and for one feature the fitted line over the points."""
