@@ -183,6 +183,46 @@ class TokenWindows(NamedTuple):
         return TextFacts
 
 
+VOID = 255  # in a mask: a pixel that belongs to no class, or of which nobody knows to which
+
+
+@dataclass(frozen=True)
+class SegmentationFacts(Facts):
+    """Facts about images with a class for each pixel.
+
+    channels: of an image; 3 for RGB.
+    class_names: one for each class index, in order.
+    palette: the colour (red, green, blue), each 0 to 255, in which each class is shown; as many as class names.
+    """
+
+    channels: int
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    def conflicts(self, other: Facts) -> list[str]:
+        """Other colours will do."""
+        return [line for line in super().conflicts(other) if not line.startswith("palette")]
+
+
+class SegmentedImages(NamedTuple):
+    """Images, each with the class of each of its pixels.
+
+    images: (B, C, H, W); uint8 as stored, float32 once scaled and normalised. H and W are those of the largest image:
+        each lies in the upper left corner, and is 0 beyond its own size.
+    masks: (B, H, W) uint8 class indices, VOID where unknown and beyond the image.
+    sizes: (B, 2) int64 height and width of each image, in pixels.
+    """
+
+    images: Tensor
+    masks: Tensor
+    sizes: Tensor
+
+    @staticmethod
+    def facts_class() -> type[SegmentationFacts]:
+        """What is known about such data before the first batch."""
+        return SegmentationFacts
+
+
 def declared_batch(cls: type, base: type) -> type | None:
     """The batch type that a class declares by deriving from `base[Batch]`; None where it declares none."""
     for ancestor in cls.__mro__:

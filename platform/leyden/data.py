@@ -26,7 +26,11 @@ Split = Literal["train", "val", "test"]
 
 
 class BatchSource(Protocol):
-    """A map-style data set that hands out whole batches."""
+    """A map-style data set that hands out whole batches.
+
+    One that augments its items may have `set_epoch(epoch: int)`, called before each epoch of training: what is random
+    can then follow from seed, epoch and item alone, and so neither from the workers nor from where training was resumed.
+    """
 
     def __len__(self) -> int: ...
 
@@ -81,6 +85,11 @@ class Part(Dataset[Any]):
         own = self.chosen.index_select(0, as_indices(indices))
         return self.data.select(own) if isinstance(self.data, InMemory) else self.data.__getitems__(own.tolist())
 
+    def set_epoch(self, epoch: int) -> None:
+        """Tell a data set that augments its items in which epoch it is asked for them."""
+        if hasattr(self.data, "set_epoch"):
+            self.data.set_epoch(epoch)
+
     def picture(self, index: int) -> Image.Image:
         """Item `index` as a picture."""
         picture: Image.Image = self.data.picture(int(self.chosen[index]))
@@ -113,6 +122,12 @@ class Pool(Dataset[Any]):
         )
         place = torch.cat((in_second.logical_not().nonzero()[:, 0], in_second.nonzero()[:, 0])).argsort()
         return type(batches[0])(*(torch.cat(pair).index_select(0, place) for pair in zip(*batches, strict=True)))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell data sets that augment their items in which epoch they are asked for them."""
+        for source in (self.first, self.second):
+            if hasattr(source, "set_epoch"):
+                source.set_epoch(epoch)
 
     def picture(self, index: int) -> Image.Image:
         """Item `index` as a picture."""
@@ -160,6 +175,8 @@ class TrainLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         done = self.batches_given
         length = self.epoch_length
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(self.sampler.epoch)
         self.sampler.start = done * (self.batch_size or 1)
         whole = isinstance(self.sampler, ShardedSampler) and hasattr(self.dataset, "__getitems__")
         direct = whole and not self.num_workers and not self.pin_memory

@@ -112,7 +112,10 @@ class Task(LightningModule, Generic[Batch]):
 
     @abstractmethod
     def predict(self, batch: Batch) -> list[Record]:
-        """One dict of primitives for each item of a batch; with key `truth` where the batch knows it."""
+        """One dict of primitives for each item of a batch; with key `truth` where the batch knows it.
+
+        A dict may also hold tensors on the CPU, for `draw` and `draw_files`: predictions.jsonl leaves them out.
+        """
 
     def update_metrics(self, metrics: MetricCollection, *measured: Any) -> None:
         """Update the metrics of a stage with what was measured, of one batch or of several behind each other."""
@@ -121,6 +124,10 @@ class Task(LightningModule, Generic[Batch]):
     def draw(self, picture: Image.Image, record: Record) -> Image.Image | None:
         """A picture that shows one prediction; None where the family has nothing to draw."""
         return None
+
+    def draw_files(self, picture: Image.Image, record: Record) -> dict[str, Image.Image]:
+        """Further pictures of one prediction: `mask` is kept as 00000_name_mask.png, which the record then names."""
+        return {}
 
     def write_predictions(self, records: Sequence[Record], folder: Path) -> None:
         """Further files of `predict` beside predictions.jsonl; each record also has its `index` and `input`."""

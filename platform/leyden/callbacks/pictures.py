@@ -116,7 +116,10 @@ class Pictures(Callback):
             _to_trackers(trainer, sheet)
         elif any(isinstance(value, str) for value in records[0].values()):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+            texts = [
+                {key: value for key, value in each.items() if not isinstance(value, torch.Tensor)} for each in records
+            ]
+            lines = [json.dumps(text, ensure_ascii=False) + "\n" for text in texts]
             path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
             logger.info("sample: %s", lines[0].strip())
 

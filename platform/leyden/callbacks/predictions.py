@@ -1,6 +1,7 @@
 """Predictions: writes what `predict` found, in the order of the input, each input exactly once."""
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,24 +9,24 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
 
 from leyden import draw
 from leyden.callbacks.pictures import draw_record
 from leyden.task import Record, Task
 
+PICTURE = re.compile(r"\d{5,}_.*\.png", re.DOTALL)
 TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name need not be UTF-8
 
 
-def _pictures(result: Path) -> set[str]:
-    """The pictures that an earlier prediction into the same folder made."""
-    if not result.is_file():
-        return set()
-    records = [json.loads(line) for line in result.read_text(**TEXT).splitlines()]
-    return {Path(record["picture"]).name for record in records if record.get("picture")}
+def _pictures(records: Sequence[Record]) -> set[str]:
+    """The pictures that are named in records, as a prediction made them."""
+    named = (value for record in records for value in record.values() if isinstance(value, str))
+    return {Path(value).name for value in named if PICTURE.fullmatch(Path(value).name)}
 
 
 class Predictions(BasePredictionWriter):
-    """One line of predictions.jsonl and, where the task draws, one picture for each input.
+    """One line of predictions.jsonl and, where the task draws, pictures for each input.
 
     Each process writes its share beside the result; rank 0 puts the shares together. An earlier predictions.jsonl is
     replaced only when all is done.
@@ -66,12 +67,24 @@ class Predictions(BasePredictionWriter):
         assert isinstance(pl_module, Task)
         with (self._shares / f"{trainer.global_rank}.jsonl").open("a", **TEXT) as file:
             for index, record in zip(batch_indices, prediction, strict=True):
-                picture = draw_record(pl_module, source, index, record)
-                entry = {"index": index, "input": source.inputs[index], **record}
-                if picture is not None:
-                    entry["picture"] = f"{index:05d}_{Path(source.inputs[index]).stem}.png"
-                    draw.save(picture, self.folder / entry["picture"])
+                names = self._save_pictures(pl_module, source, index, record)
+                kept = {key: value for key, value in record.items() if not isinstance(value, Tensor)}
+                entry = {"index": index, "input": source.inputs[index], **kept, **names}
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def _save_pictures(self, task: Task[Any], source: Any, index: int, record: Record) -> dict[str, str]:
+        """Write the pictures of one prediction; their names in the folder, by what they are."""
+        if not hasattr(source, "picture"):
+            return {}
+        name = f"{index:05d}_{Path(source.inputs[index]).stem}"
+        picture = draw_record(task, source, index, record)
+        found = {} if picture is None else {"picture": (f"{name}.png", picture)}
+        if type(task).draw_files is not Task.draw_files:
+            for kind, drawn in task.draw_files(source.picture(index), record).items():
+                found[kind] = (f"{name}_{kind}.png", drawn)
+        for file, drawn in found.values():
+            draw.save(drawn, self.folder / file)
+        return {kind: file for kind, (file, _) in found.items()}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning's hook: nothing half-written stays."""
@@ -90,7 +103,8 @@ class Predictions(BasePredictionWriter):
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
         merged.write_text("".join(lines), **TEXT)
         result = self.folder / "predictions.jsonl"
-        stale = _pictures(result) - {record.get("picture") for record in self.records}
+        earlier = [json.loads(line) for line in result.read_text(**TEXT).splitlines()] if result.is_file() else []
+        stale = _pictures(earlier) - _pictures(self.records)
         merged.replace(result)
         for name in stale:
             (self.folder / name).unlink(missing_ok=True)
