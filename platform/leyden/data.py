@@ -29,7 +29,7 @@ class BatchSource(Protocol):
     """A map-style data set that hands out whole batches.
 
     One that augments its items may have `set_epoch(epoch: int)`, called before each epoch of training: what is random
-    can then follow from seed, epoch and item alone, and so neither from the workers nor from where training was resumed.
+    can then follow from seed, epoch and item alone, whatever workers there are and wherever training was resumed.
     """
 
     def __len__(self) -> int: ...

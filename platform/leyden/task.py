@@ -438,6 +438,11 @@ class Task(LightningModule, Generic[Batch]):
 Task.training_step.__signature__ = inspect.signature(Task.training_step)  # type: ignore[attr-defined]
 
 
+def without_tensors(record: Record) -> Record:
+    """What of a record can be written as text."""
+    return {key: value for key, value in record.items() if not isinstance(value, Tensor)}
+
+
 def _made_class(factory: "functools.partial[Any]") -> Any:
     """The class that a partial makes; `load_from_checkpoint` parses, and the parser's partials name it last."""
     if factory.args and getattr(factory.func, "__module__", "").startswith("jsonargparse."):

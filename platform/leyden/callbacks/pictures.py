@@ -17,7 +17,7 @@ from leyden.callbacks.checkpoints import Checkpoints
 from leyden.callbacks.run_folder import RunFolder
 from leyden.data import DataModule
 from leyden.loggers import MetricsCSV
-from leyden.task import Record, Task
+from leyden.task import Record, Task, without_tensors
 
 logger = logging.getLogger("leyden")
 COLUMNS = 6

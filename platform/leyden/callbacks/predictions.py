@@ -9,11 +9,10 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
 
 from leyden import draw
 from leyden.callbacks.pictures import draw_record
-from leyden.task import Record, Task
+from leyden.task import Record, Task, without_tensors
 
 PICTURE = re.compile(r"\d{5,}_.*\.png", re.DOTALL)
 TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name need not be UTF-8
@@ -21,7 +20,7 @@ TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}  # a file's name 
 
 def _pictures(records: Sequence[Record]) -> set[str]:
     """The pictures that are named in records, as a prediction made them."""
-    named = (value for record in records for value in record.values() if isinstance(value, str))
+    named = (value for each in records for key, value in each.items() if key != "input" and isinstance(value, str))
     return {Path(value).name for value in named if PICTURE.fullmatch(Path(value).name)}
 
 
@@ -68,8 +67,7 @@ class Predictions(BasePredictionWriter):
         with (self._shares / f"{trainer.global_rank}.jsonl").open("a", **TEXT) as file:
             for index, record in zip(batch_indices, prediction, strict=True):
                 names = self._save_pictures(pl_module, source, index, record)
-                kept = {key: value for key, value in record.items() if not isinstance(value, Tensor)}
-                entry = {"index": index, "input": source.inputs[index], **kept, **names}
+                entry = {"index": index, "input": source.inputs[index], **without_tensors(record), **names}
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def _save_pictures(self, task: Task[Any], source: Any, index: int, record: Record) -> dict[str, str]:
