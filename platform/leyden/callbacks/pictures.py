@@ -116,10 +116,7 @@ class Pictures(Callback):
             _to_trackers(trainer, sheet)
         elif any(isinstance(value, str) for value in records[0].values()):
             path.parent.mkdir(parents=True, exist_ok=True)
-            texts = [
-                {key: value for key, value in each.items() if not isinstance(value, torch.Tensor)} for each in records
-            ]
-            lines = [json.dumps(text, ensure_ascii=False) + "\n" for text in texts]
+            lines = [json.dumps(without_tensors(record), ensure_ascii=False) + "\n" for record in records]
             path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
             logger.info("sample: %s", lines[0].strip())
 
