@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from leyden.trunks import Trunk
 from leyden_plugins.classification.networks.timm_network import Timm
+from leyden_plugins.segmentation.networks.fcn import FCN
 
 pytest.importorskip("timm")
 DATA = os.environ.get("LEYDEN_DATA")
@@ -73,4 +75,24 @@ def test_other_classes_keep_the_trained_features(weights):
 def test_the_file_does_not_fit_another_network(weights):
     with pytest.raises(ValueError, match=r"lacks .* entries") as error:
         Timm(3, 1000, "efficientnet_b0", weights)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_trunk_gives_the_network_s_own_feature_maps(weights):
+    image = photograph("dog1")
+    whole = Timm(3, 1000, NAME, weights).eval().network
+    with torch.no_grad():
+        *finer, last = Trunk(3, f"timm/{NAME}", weights).eval()(image)
+        features = whole.bn2(whole.conv_head(last))
+        assert torch.equal(features, whole.forward_features(image))
+        assert whole.forward_head(features).argmax() == PUG
+    assert [tuple(x.shape[1:]) for x in finer] == [(40, 28, 28), (112, 14, 14)]
+
+
+def test_a_fully_convolutional_network_on_it(weights):
+    net = FCN(3, 11, f"timm/{NAME}", weights, stride=8).eval()
+    with torch.no_grad():
+        assert net(photograph("dog1")[..., :200, :150]).shape == (1, 11, 200, 150)
+    with pytest.raises(ValueError, match=r"for the trunk resnet18 lacks 100 of 100 entries") as error:
+        FCN(3, 11, "resnet18", weights)
     assert len(str(error.value).splitlines()) == 2

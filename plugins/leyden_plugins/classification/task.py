@@ -15,6 +15,7 @@ from leyden.batches import ImageFacts, LabelledImages
 from leyden.draw import NEUTRAL, RIGHT, WRONG, captioned, matrix
 from leyden.errors import UsageError
 from leyden.networks import dry_run, smallest_image_size
+from leyden.rules import wrong_output
 from leyden.task import Record, Stage, Task
 
 TOP = 5  # how many classes a prediction names
@@ -50,7 +51,7 @@ class ImageClassifier(Task[LabelledImages]):
         net = self._new_network()
         channels, (height, width) = self.facts.channels, self.facts.image_size
         try:
-            dry_run(net, torch.zeros(1, channels, height, width))
+            logits: Any = dry_run(net, torch.zeros(1, channels, height, width))
         except (RuntimeError, AssertionError) as error:
             smallest = smallest_image_size(self._new_network, channels, above=min(height, width))
             if smallest is None:
@@ -59,6 +60,9 @@ class ImageClassifier(Task[LabelledImages]):
                 f"{type(net).__name__} cannot take {height}x{width} images: the smallest that works is "
                 f"{smallest}x{smallest}. Enlarge them, for example by --data.resize {smallest}."
             ) from error
+        expected = (1, len(self.facts.class_names))
+        if breach := wrong_output(logits, "one image", expected, f"num_classes {expected[1]}"):
+            raise breach.error(type(net))
         return net
 
     def build_metrics(self, stage: Stage) -> MetricCollection:

@@ -1,10 +1,14 @@
 """What the classification networks share: activations, initialisation, checks of their options."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from leyden.options import require_choice as require_choice
+from leyden.options import require_positive as require_positive
+from leyden.options import require_probability as require_probability
 
 Activation = Literal["relu", "sigmoid", "tanh"]
 
@@ -59,25 +63,3 @@ def init_xavier(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-
-
-def require_positive(**sizes: int | Sequence[int]) -> None:
-    """ValueError unless every size, or every member of a list of sizes, is at least 1."""
-    for name, size in sizes.items():
-        members = [size] if isinstance(size, int) else size
-        if not members or min(members) < 1:
-            expected = "a number of at least 1" if isinstance(size, int) else "one or more numbers of at least 1"
-            raise ValueError(f"{name} is {size}, expected {expected}.")
-
-
-def require_probability(**probabilities: float) -> None:
-    """ValueError unless every number is within 0..1."""
-    for name, probability in probabilities.items():
-        if not 0 <= probability <= 1:
-            raise ValueError(f"{name} is {probability}, expected a probability from 0 to 1.")
-
-
-def require_choice(name: str, found: str, choices: Sequence[str]) -> None:
-    """ValueError unless `found` is one of the choices."""
-    if found not in choices:
-        raise ValueError(f"{name} is {found!r}, expected one of {', '.join(choices)}.")

@@ -1,17 +1,17 @@
 """Networks of timm."""
 
 from collections.abc import Sequence
-from types import ModuleType
 
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import require_positive
-from leyden_plugins.classification.networks._pretrained import (
+from leyden.options import require_positive
+from leyden.pretrained import (
+    create_timm_network,
     first_conv,
     last_layer,
     load_weights,
     read_state_dict,
-    unknown_network,
+    require_timm_network,
     weights_file,
 )
 
@@ -46,13 +46,10 @@ class Timm(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, name: str = "resnet18", weights: str | None = None) -> None:
         super().__init__()
         require_positive(in_channels=in_channels, num_classes=num_classes)
-        timm = _import_timm()
-        _require_known(timm, name)
+        require_timm_network(name, weights)
         pretrained = weights == "pretrained"
-        if pretrained and not timm.is_model_pretrained(name):
-            raise ValueError(f"timm has no trained weights for {name}, expected none or the path of a file.")
         path = None if weights is None or pretrained else weights_file(weights, ["pretrained"])
-        self.network = _create(timm, name, pretrained, in_channels, num_classes)
+        self.network = create_timm_network(name, pretrained, in_chans=in_channels, num_classes=num_classes)
         if path is not None:
             stem = _names(self.network, "first_conv") or [first_conv(self.network)]
             head = _names(self.network, "classifier") or [last_layer(self.network)]
@@ -62,34 +59,6 @@ class Timm(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)
         return logits
-
-
-def _import_timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError("Timm needs the package timm: pip install 'leyden[timm]'") from error
-    return timm
-
-
-def _require_known(timm: ModuleType, name: str) -> None:
-    known = timm.list_models()
-    tagged = timm.list_models(f"{name.partition('.')[0]}.*", include_tags=True)
-    if name not in tagged and not ("." not in name and timm.is_model(name)):
-        raise unknown_network(name, tagged or known, "timm.list_models()")
-
-
-def _create(timm: ModuleType, name: str, pretrained: bool, in_channels: int, num_classes: int) -> nn.Module:
-    try:
-        network: nn.Module = timm.create_model(
-            name, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes
-        )
-    except OSError as error:
-        raise OSError(
-            f"could not get the weights of {name} for timm ({error}); "
-            f"without network access, download the file elsewhere and give its path as weights."
-        ) from error
-    return network
 
 
 def _names(network: nn.Module, part: str) -> Sequence[str]:

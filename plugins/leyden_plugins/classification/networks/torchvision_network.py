@@ -7,15 +7,15 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
-from leyden_plugins.classification.networks._layers import require_positive
-from leyden_plugins.classification.networks._pretrained import (
-    adapt_kernels,
+from leyden.options import require_positive
+from leyden.pretrained import (
+    change_channels,
     first_conv,
     last_layer,
     load_weights,
-    read_state_dict,
+    torchvision_state_dict,
+    torchvision_weights,
     unknown_network,
-    weights_file,
 )
 
 WITH_AUXILIARY_LOGITS = ("googlenet", "inception_v3")
@@ -52,11 +52,11 @@ class Torchvision(nn.Module):
         require_positive(in_channels=in_channels, num_classes=num_classes)
         if name not in (known := torchvision.models.list_models(module=torchvision.models)):
             raise unknown_network(name, known, "torchvision.models.list_models()")
-        named = None if weights is None else _named_weights(name, weights)
+        named = None if weights is None else torchvision_weights(name, weights)
         options = _options(name, in_channels, weights, named)
         self.network: nn.Module = torchvision.models.get_model(name, num_classes=num_classes, **options)
         stem = first_conv(self.network)
-        _change_channels(self.network, stem, in_channels)
+        change_channels(self.network, stem, in_channels)
         if weights is not None:
             state = _state_dict(name, weights, named)
             source = f"{weights!r} for the network {name} of torchvision"
@@ -65,14 +65,6 @@ class Torchvision(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(images)
         return logits
-
-
-def _named_weights(name: str, weights: str) -> WeightsEnum | None:
-    known = torchvision.models.get_model_weights(name)
-    found: WeightsEnum | None = known.__members__.get(weights.removeprefix(f"{known.__name__}."))
-    if found is None:
-        weights_file(weights, list(known.__members__))
-    return found
 
 
 def _options(name: str, in_channels: int, weights: str | None, named: WeightsEnum | None) -> dict[str, Any]:
@@ -85,17 +77,8 @@ def _options(name: str, in_channels: int, weights: str | None, named: WeightsEnu
     return {}
 
 
-def _change_channels(network: nn.Module, stem: str, in_channels: int) -> None:
-    conv = network.get_submodule(stem)
-    assert isinstance(conv, nn.Conv2d)
-    if conv.in_channels != in_channels:
-        # The sum of random kernels keeps the variance of the output, as the network's own start does.
-        conv.weight = nn.Parameter(adapt_kernels(conv.weight.detach(), in_channels))
-        conv.in_channels = in_channels
-
-
 def _state_dict(name: str, weights: str, named: WeightsEnum | None) -> dict[str, Tensor]:
-    state = _downloaded(named) if named is not None else read_state_dict(weights_file(weights, ()))
+    state = torchvision_state_dict(weights, named)
     for key in list(state):
         if name in WITH_AUXILIARY_LOGITS and key.lower().startswith("aux"):
             del state[key]
@@ -103,15 +86,4 @@ def _state_dict(name: str, weights: str, named: WeightsEnum | None) -> dict[str,
         modern = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key)
         if modern != key:
             state[modern] = state.pop(key)
-    return state
-
-
-def _downloaded(weights: WeightsEnum) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise OSError(
-            f"could not get {weights!r} from {weights.url} ({error}); "
-            f"without network access, download the file elsewhere and give its path as weights."
-        ) from error
     return state

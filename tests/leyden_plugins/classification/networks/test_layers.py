@@ -11,8 +11,6 @@ from leyden_plugins.classification.networks._layers import (
     LazyNormalLinear,
     activation_layer,
     init_xavier,
-    require_positive,
-    require_probability,
 )
 
 
@@ -79,14 +77,3 @@ def test_xavier_bounds_the_weights_and_leaves_biases():
         assert layer.weight.abs().max() <= bound
         assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
     assert all(torch.equal(layer.bias, bias) for layer, bias in zip((conv, linear), biases, strict=True))
-
-
-def test_checks_of_numbers():
-    require_positive(one=1, many=[1, 2])
-    require_probability(none=0.0, all=1)
-    for wrong in (0, -3, [], [4, 0]):
-        with pytest.raises(ValueError, match=r"width is .*, expected .* of at least 1"):
-            require_positive(width=wrong)
-    for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=r"dropout is .*, expected a probability from 0 to 1"):
-            require_probability(dropout=wrong)

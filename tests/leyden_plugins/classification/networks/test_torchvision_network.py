@@ -16,7 +16,7 @@ from torchvision.models import (
     squeezenet1_1,
 )
 
-from leyden_plugins.classification.networks._pretrained import first_conv, last_layer
+from leyden.pretrained import first_conv, last_layer
 from leyden_plugins.classification.networks.torchvision_network import Torchvision
 
 

@@ -1,22 +1,111 @@
-"""What the adapters share: reading a state dict and fitting it to other channels and classes."""
+"""Networks of torchvision and timm: their names, their weights, fitting these to other channels and classes."""
 
 import difflib
 import pickle
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 SHOWN = 3
 
 
-def unknown_network(name: str, known: Iterable[str], listing: str) -> ValueError:
-    """The error for a name that is not known, with the nearest that are; `listing` is the call that lists all."""
+def unknown_network(name: str, known: Iterable[str], listing: str, option: str = "name") -> ValueError:
+    """The error for a name that is not known, with the nearest that are.
+
+    Args:
+        name: the name.
+        known: all names.
+        listing: the call that lists them, or the names themselves.
+        option: what the user calls the name.
+    """
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
-    return ValueError(f"name is {name!r}, expected one of {listing}.{guess}")
+    return ValueError(f"{option} is {name!r}, expected one of {listing}.{guess}")
+
+
+# ---- torchvision
+
+
+def torchvision_weights(name: str, weights: str) -> WeightsEnum | None:
+    """Weights of torchvision for the network `name`, spelt DEFAULT or ResNet18_Weights.DEFAULT; None for a file's path.
+
+    Raises:
+        ValueError: neither weights of this network nor a file.
+    """
+    known = torchvision.models.get_model_weights(name)
+    found: WeightsEnum | None = known.__members__.get(weights.removeprefix(f"{known.__name__}."))
+    if found is None:
+        weights_file(weights, list(known.__members__))
+    return found
+
+
+def torchvision_state_dict(weights: str, named: WeightsEnum | None) -> dict[str, Tensor]:
+    """The state dict of the weights that `torchvision_weights` found, or of the file.
+
+    Raises:
+        OSError: weights that cannot be downloaded.
+        ValueError: a file that holds no state dict.
+    """
+    if named is None:
+        return read_state_dict(weights_file(weights, ()))
+    try:
+        state: dict[str, Tensor] = named.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise OSError(
+            f"could not get {named!r} from {named.url} ({error}); "
+            f"without network access, download the file elsewhere and give its path as weights."
+        ) from error
+    return state
+
+
+# ---- timm
+
+
+def import_timm() -> ModuleType:
+    """The package timm. Raises ImportError that says how to install it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError("a network of timm needs the package timm: pip install 'leyden[timm]'") from error
+    return timm
+
+
+def require_timm_network(name: str, weights: str | None, option: str = "name") -> None:
+    """ValueError unless timm has a network of that name, and trained weights for it where they are asked for.
+
+    Args:
+        name: the network's name in timm, with or without a tag.
+        weights: `pretrained` for those of timm.
+        option: what the user calls the name.
+    """
+    timm = import_timm()
+    known = timm.list_models()
+    tagged = timm.list_models(f"{name.partition('.')[0]}.*", include_tags=True)
+    if name not in tagged and not ("." not in name and timm.is_model(name)):
+        raise unknown_network(name, tagged or known, "timm.list_models()", option)
+    if weights == "pretrained" and not timm.is_model_pretrained(name):
+        raise ValueError(f"timm has no trained weights for {name}, expected none or the path of a file.")
+
+
+def create_timm_network(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+    """timm's network with these options of its `create_model`. Raises OSError for weights that cannot be downloaded."""
+    try:
+        network: nn.Module = import_timm().create_model(name, pretrained=pretrained, **options)
+    except OSError as error:
+        raise OSError(
+            f"could not get the weights of {name} for timm ({error}); "
+            f"without network access, download the file elsewhere and give its path as weights."
+        ) from error
+    return network
+
+
+# ---- state dicts
 
 
 def weights_file(weights: str, names: Sequence[str]) -> Path:
@@ -86,6 +175,16 @@ def adapt_kernels(kernels: Tensor, in_channels: int) -> Tensor:
         return kernels.sum(dim=1, keepdim=True)
     repeats = -(-in_channels // old)
     return kernels.repeat(1, repeats, 1, 1)[:, :in_channels] * (old / in_channels)
+
+
+def change_channels(network: nn.Module, stem: str, in_channels: int) -> None:
+    """Let the convolution `stem`, which reads the image, take `in_channels` channels; its kernels are adapted."""
+    conv = network.get_submodule(stem)
+    assert isinstance(conv, nn.Conv2d)
+    if conv.in_channels != in_channels:
+        # The sum of random kernels keeps the variance of the output, as the network's own start does.
+        conv.weight = nn.Parameter(adapt_kernels(conv.weight.detach(), in_channels))
+        conv.in_channels = in_channels
 
 
 def load_weights(

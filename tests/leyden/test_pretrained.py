@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from leyden_plugins.classification.networks._pretrained import (
+from leyden.pretrained import (
     adapt_kernels,
     first_conv,
     last_layer,

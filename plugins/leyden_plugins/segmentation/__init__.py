@@ -1,0 +1,1 @@
+"""Semantic segmentation: the task and its networks."""

@@ -1,0 +1,1 @@
+"""Segmentation networks: images in, logits of each pixel out."""
