@@ -1,4 +1,4 @@
-"""What the data modules of labelled images share: decoding pictures, and scaling and augmenting a batch of them."""
+"""What the data modules of images share: decoding pictures, and, where each has a label, augmenting a batch of them."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
@@ -44,12 +44,27 @@ def open_picture(path: Path, mode: Literal["L", "RGB"], at_least: int | None = N
                 image.draft(None, (at_least, at_least))
             ImageOps.exif_transpose(image, in_place=True)
             return _eight_bits(image).convert(mode)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file.") from None
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: is not a picture, or of no known format.") from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them stumble over
-        raise DataError(f"{path}: cannot be read as a picture ({type(error).__name__}: {error}).") from error
+        raise unreadable(path, error) from error
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels of a picture as `open_picture` gives it. Raises DataError naming the file."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter, mirrored or not
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What PIL raised about a picture, as an error that names the file."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file.")
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{path}: is not a picture, or of no known format.")
+    return DataError(f"{path}: cannot be read as a picture ({type(error).__name__}: {error}).")
 
 
 def _is_picture(path: Path) -> bool:
@@ -223,14 +238,7 @@ class ImageData(DataModule[LabelledImages]):
 
     def load_inputs(self, inputs: Sequence[str]) -> Pictures:
         """Picture files, and folders of them, in the order given, each once, without labels."""
-        files = list(dict.fromkeys(file for name in inputs for file in _files_of(name)))
-        if not files:
-            raise DataError("there is nothing to predict: name picture files, or folders that hold some.")
-        if bad := [str(file) for file in files if not _is_picture(file)]:
-            raise DataError(
-                f"{len(bad)} of {len(files)} inputs are no pictures, or of no known format: {', '.join(bad[:5])}"
-                f"{', ...' if len(bad) > 5 else ''}. Nothing was predicted; leave them out."
-            )
+        files = input_files(inputs)
         facts = self._image_facts()
         return Pictures(files, torch.full((len(files),), -1), facts.channels, facts.image_size)
 
@@ -277,6 +285,19 @@ def _labels(source: Any) -> Tensor:
         return torch.cat((_labels(source.first), _labels(source.second)))
     labels: Tensor = source.batch.labels if isinstance(source, InMemory) else source.labels
     return labels
+
+
+def input_files(inputs: Sequence[str]) -> list[Path]:
+    """Picture files, and those in folders, in the order given, each once. Raises DataError for what is no picture."""
+    files = list(dict.fromkeys(file for name in inputs for file in _files_of(name)))
+    if not files:
+        raise DataError("there is nothing to predict: name picture files, or folders that hold some.")
+    if bad := [str(file) for file in files if not _is_picture(file)]:
+        raise DataError(
+            f"{len(bad)} of {len(files)} inputs are no pictures, or of no known format: {', '.join(bad[:5])}"
+            f"{', ...' if len(bad) > 5 else ''}. Nothing was predicted; leave them out."
+        )
+    return files
 
 
 def _files_of(name: str) -> Iterable[Path]:
