@@ -23,19 +23,23 @@ if TYPE_CHECKING:  # curves are drawn by commands that must not wait for torch
 SMALLEST_SIDE = 160  # pixels; smaller pictures are enlarged so that a caption fits and eyes can see them
 LARGEST_SIDE = 640  # pixels to which small pictures are enlarged at most, on their long side
 GAP = 4  # pixels between pictures
+PANEL = (480, 360)  # width and height in pixels of one of several pictures in a row, at most
+TINT = 0.6  # of the class's colour in a painted picture, the rest is the picture's own
+VOID_COLOUR = (224, 224, 192)
 RIGHT, WRONG, NEUTRAL = "#1b7837", "#b2182b", "#404040"
 COLOURS = {"train": "tab:blue", "val": "tab:orange"}  # the same in every panel
 STAGES = ("train", "val", "test")
 LARGEST_LEGEND = 8  # lines; of more, the first, the middle and the last are named
+LONG_COUNT = 10000  # the first count that a matrix's cell is too narrow for
 LOGARITHMIC = 10.0  # an overlay's largest value over its lower quartile, from which on the scale is logarithmic
 CHARACTERS_PER_INCH = 13.0  # of a legend's text
 Points = Sequence[tuple[float, float]]
+Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 
 def captioned(picture: Image.Image, caption: str, colour: str = NEUTRAL) -> Image.Image:
     """A picture (any mode and size) above a line of text, as RGB; wide texts are set smaller."""
-    scale = max(1, min(round(SMALLEST_SIDE / min(picture.size)), LARGEST_SIDE // max(picture.size)))
-    picture = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    picture = enlarged(picture)
     width = max(picture.width, SMALLEST_SIDE)
     font_size = min(48, max(12, width // 14))
     font = _font(font_size)
@@ -49,18 +53,108 @@ def captioned(picture: Image.Image, caption: str, colour: str = NEUTRAL) -> Imag
     return canvas
 
 
+def enlarged(picture: Image.Image) -> Image.Image:
+    """A picture (any mode) as RGB, a small one in whole multiples of its size, so that eyes can see its pixels."""
+    scale = max(1, min(round(SMALLEST_SIDE / min(picture.size)), LARGEST_SIDE // max(picture.size)))
+    return picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
 def grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures in rows of `columns`, each fitted into a tile of the first one's size."""
+    """Pictures in rows of `columns`, each at most as wide as the first one and twice as high."""
     width, height = pictures[0].size
-    step_x, step_y = width + GAP, height + GAP
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (min(columns, len(pictures)) * step_x + GAP, rows * step_y + GAP), "white")
-    for position, picture in enumerate(pictures):
-        tile = picture.convert("RGB")
-        tile.thumbnail((width, height))
-        row, column = divmod(position, columns)
-        sheet.paste(tile, (GAP + column * step_x, GAP + row * step_y))
+    tiles = [picture.convert("RGB") for picture in pictures]
+    for tile in tiles:
+        tile.thumbnail((width, 2 * height))
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in row) for row in rows]
+    across = min(columns, len(tiles))
+    sheet = Image.new("RGB", (across * (width + GAP) + GAP, sum(heights) + GAP * (len(rows) + 1)), "white")
+    top = GAP
+    for row, row_height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            sheet.paste(tile, (GAP + column * (width + GAP), top))
+        top += row_height + GAP
     return sheet
+
+
+def panel(picture: Image.Image) -> Image.Image:
+    """A picture (any mode and size) as RGB, shrunk or enlarged so that a few fit beside each other on a screen."""
+    picture = picture.convert("RGB")
+    picture.thumbnail(PANEL)
+    return enlarged(picture)
+
+
+def side_by_side(panels: Mapping[str, Image.Image]) -> Image.Image:
+    """Pictures in one row, each below its title."""
+    font, title = _font(17), 24  # pixels, of the letters and of the strip that they stand in
+    widths = [max(picture.width, int(font.getlength(text)) + 4) for text, picture in panels.items()]
+    height = title + max(picture.height for picture in panels.values())
+    row = Image.new("RGB", (sum(widths) + GAP * (len(widths) - 1), height), "white")
+    pen, left = ImageDraw.Draw(row), 0
+    for (text, picture), width in zip(panels.items(), widths, strict=True):
+        pen.text((left + 2, 1), text, fill=NEUTRAL, font=font)
+        row.paste(picture, (left, title))
+        left += width + GAP
+    return row
+
+
+def mask_image(mask: "Tensor", palette: Sequence[Colour]) -> Image.Image:
+    """A mask (H, W) uint8 of class indices as a palette picture, whose pixels are these indices.
+
+    palette: the colour of each class. 255 is shown in the colour that Pascal VOC gives to void.
+    """
+    picture = Image.fromarray(mask.numpy())
+    unused = [(0, 0, 0)] * (255 - len(palette))
+    picture.putpalette([part for colour in [*palette, *unused, VOID_COLOUR] for part in colour])
+    return picture
+
+
+def painted(picture: Image.Image, mask: "Tensor", palette: Sequence[Colour]) -> Image.Image:
+    """A picture with each pixel tinted in the colour of its class.
+
+    mask: (H, W) uint8 class indices, brought to the picture's size where that differs; an index without a colour is
+    left as it is. palette: the colour of each class.
+    """
+    import torch
+    from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+    from torchvision.utils import draw_segmentation_masks
+
+    pixels = pil_to_tensor(picture.convert("RGB"))
+    mask = pil_to_tensor(fitted_mask(Image.fromarray(mask.numpy()), picture))[0]
+    present = [index for index, pixels in enumerate(torch.bincount(mask.flatten())[: len(palette)].tolist()) if pixels]
+    if not present:
+        return picture.convert("RGB")
+    areas = torch.stack([mask == index for index in present])
+    colours = [palette[index] for index in present]
+    tinted: Image.Image = to_pil_image(draw_segmentation_masks(pixels, areas, TINT, colours))
+    return tinted
+
+
+def fitted_mask(mask: Image.Image, picture: Image.Image) -> Image.Image:
+    """A mask in the size of a picture; no index is blended with its neighbours."""
+    return mask if mask.size == picture.size else mask.resize(picture.size, Image.Resampling.NEAREST)
+
+
+def with_legend(picture: Image.Image, entries: Mapping[str, Colour]) -> Image.Image:
+    """A picture above a legend: each text behind a patch of its colour, in as many lines as needed."""
+    size = min(32, max(12, picture.width // 30))
+    font, line = _font(size), int(1.5 * size)
+    widths = {text: int(1.5 * size + font.getlength(text) + size) for text in entries}
+    places, left, top = {}, 0, 0
+    for text, width in widths.items():
+        if left and left + width > picture.width:
+            left, top = 0, top + line
+        places[text] = (left, top)
+        left += width
+    height = picture.height + (top + line if entries else 0)
+    canvas = Image.new("RGB", (max([picture.width, *widths.values()]), height), "white")
+    canvas.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    for text, (left, top) in places.items():
+        top += picture.height + size // 4
+        pen.rectangle((left, top, left + size, top + size), fill=entries[text], outline=NEUTRAL)
+        pen.text((left + int(1.4 * size), top + size // 2), text, fill=NEUTRAL, font=font, anchor="lm")
+    return canvas
 
 
 @cache
@@ -244,22 +338,45 @@ def spreads(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def matrix(counts: "Tensor", names: Sequence[str], title: str) -> Figure:
-    """A confusion matrix: counts (K, K), rows are true classes, shaded by the share of the row."""
+    """A confusion matrix: counts (K, K), rows are true classes, shaded by the share of the row.
+
+    Where a count is too long for its cell all are given in percent of their row, but for those that round to 0.
+    """
     values = counts.cpu().numpy()
     share = values / np.maximum(values.sum(axis=1, keepdims=True), 1)
+    in_percent = values.max() >= LONG_COUNT
     side = max(5.0, 0.55 * len(names) + 2)
     figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("predicted")
+    axes.set_xlabel("predicted, in percent of the row" if in_percent else "predicted")
     axes.set_ylabel("true")
     axes.set_title(title)
     if len(names) <= 30:
         for row, column in np.ndindex(*values.shape):
             colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, str(values[row, column]), ha="center", va="center", color=colour, fontsize=7)
+            text = f"{100 * share[row, column]:.1f}" if in_percent else str(values[row, column])
+            text = "" if text == "0.0" else text
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
+    return figure
+
+
+def bars(values: Mapping[str, float], title: str, colours: Sequence[Colour]) -> Figure:
+    """A bar from 0 to 1 for each name, the largest value on top. colours: one for each name."""
+    figure = Figure(figsize=(6, 0.3 * len(values) + 1), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    shown = dict(zip(values, colours, strict=True))
+    names = sorted(values, key=lambda name: values[name])
+    lengths = [values[name] for name in names]
+    fills = [tuple(part / 255 for part in shown[name]) for name in names]
+    drawn = axes.barh(names, lengths, color=fills, edgecolor=NEUTRAL, linewidth=0.5)
+    axes.bar_label(drawn, [f"{length:.3f}" for length in lengths], padding=3, fontsize="small")
+    axes.set_xlim(0, 1.1)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.set_title(title)
+    axes.grid(alpha=0.3, axis="x")
     return figure
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from PIL import Image
@@ -27,6 +28,7 @@ from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.initialisation import Initialisation
 from leyden.metrics import MeanLoss
 from leyden.plugins import path_of
+from leyden.rules import unusable, without_facts, wrong_loss
 
 Batch = TypeVar("Batch")
 Stage = Literal["train", "val", "test"]
@@ -58,6 +60,7 @@ class Task(LightningModule, Generic[Batch]):
     monitor: ClassVar[str] = "val/loss"
     mode: ClassVar[Literal["min", "max"]] = "min"
     trainer_defaults: ClassVar[dict[str, Any]] = {}  # options of the trainer that this family wants otherwise
+    sample_sheet: ClassVar[tuple[int, int]] = (4, 6)  # rows and columns of the samples that are drawn after each epoch
 
     def __init__(
         self,
@@ -137,6 +140,13 @@ class Task(LightningModule, Generic[Batch]):
         """Figures of those metrics that are no single number (a confusion matrix), by file name without suffix."""
         return {}
 
+    def write_results(self, folder: Path, finished: bool) -> None:
+        """Further files of a run, or of an evaluation: after each validation, and once more when training has ended.
+
+        The run's samples are in its folder already. `finished` says that no more validation follows.
+        """
+        return
+
     def weight(self, batch: Batch) -> int:
         """What a batch counts in the epoch's mean loss: its items, unless a family counts tokens or the like."""
         return len(batch[0])  # type: ignore[index]
@@ -175,7 +185,10 @@ class Task(LightningModule, Generic[Batch]):
         """Lightning's hook: build network and metrics, once the facts about the data are known."""
         if self.facts is None:
             with suppress(RuntimeError):  # without a trainer the facts come from a checkpoint
-                self.facts = getattr(self.trainer.datamodule, "facts", None)  # type: ignore[attr-defined]
+                data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+                self.facts = getattr(data, "facts", None)
+                if self.facts is None and self.trainer.state.fn is TrainerFn.FITTING:
+                    raise without_facts(self.batch_type(), data).error(type(self))
         if self.net is not None or self.facts is None:
             return
         try:
@@ -262,8 +275,13 @@ class Task(LightningModule, Generic[Batch]):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Lightning's hook: the loss of a batch."""
-        outputs = self.outputs(batch)
-        loss = self.loss(outputs, batch)
+        try:
+            outputs = self.outputs(batch)
+            loss = self.loss(outputs, batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._unusable(batch, error) from error
+        if batch_idx == 0 and (breach := wrong_loss(loss)):
+            raise breach.error(type(self))
         # Logging each step would cost more than a small network's step: all waits here until the interval is full.
         self._pending_losses.append(loss.detach())
         self._pending_weights.append(self.weight(batch))
@@ -354,9 +372,19 @@ class Task(LightningModule, Generic[Batch]):
         return mean_loss
 
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
-        outputs = self.outputs(batch)
-        self._mean_loss(stage).update(self.loss(outputs, batch), self.weight(batch))
+        try:
+            outputs = self.outputs(batch)
+            loss = self.loss(outputs, batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._unusable(batch, error) from error
+        self._mean_loss(stage).update(loss, self.weight(batch))
         self.update_metrics(self._metrics(stage), *self.measure(outputs, batch))
+
+    def _unusable(self, batch: Any, error: Exception) -> Exception:
+        """What ends training where a batch cannot be used: most often the network is not as its numbers say."""
+        if isinstance(error, torch.OutOfMemoryError):
+            return error
+        return unusable(type(self), type(self.network), batch, self.facts, error).error(type(self))
 
     def _measure_later(self, measured: tuple[Any, ...]) -> None:
         """Training metrics are updated with several small batches at once, which takes no longer than with one."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from leyden import draw
 
@@ -58,11 +59,125 @@ def test_a_grid_has_a_tile_for_each_picture(count: int, columns: int) -> None:
         assert found.getpixel(corner) == (index + 1, 0, 0)
 
 
-def test_pictures_of_other_sizes_are_fitted_into_the_first_ones_tile() -> None:
+def test_wider_pictures_are_shrunk_to_the_first_ones_width() -> None:
     found = draw.grid([Image.new("L", (20, 10)), Image.new("RGBA", (100, 10), "red"), Image.new("1", (2, 2))], 3)
     assert found.size == (3 * 24 + 4, 10 + 8)
     assert found.getpixel((28, 4)) == (255, 0, 0)
     assert found.getpixel((28, 13)) == (255, 255, 255), "below the flat picture the tile is white"
+
+
+def test_a_row_is_as_high_as_its_highest_picture_but_not_without_end() -> None:
+    sizes = [(20, 10), (20, 15), (20, 10), (10, 100)]
+    found = draw.grid([Image.new("RGB", size, "red") for size in sizes], 2)
+    assert found.size == (2 * 24 + 4, 15 + 20 + 3 * 4)
+    assert found.getpixel((28, 4 + 14)) == (255, 0, 0)
+    assert found.getpixel((4, 4 + 14)) == (255, 255, 255)
+    assert found.getpixel((28, 4 + 15 + 4 + 19)) == (255, 0, 0), (
+        "the thin one is shrunk to twice the first one's height"
+    )
+
+
+PALETTE = [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
+
+
+def test_a_mask_picture_holds_the_indices_and_shows_the_colours(tmp_path: Path) -> None:
+    mask = torch.tensor([[0, 1, 2], [2, 1, 255]], dtype=torch.uint8)
+    draw.save(draw.mask_image(mask, PALETTE), tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as picture:
+        assert (picture.mode, picture.size) == ("P", (3, 2))
+        assert torch.equal(pil_to_tensor(picture)[0], mask)
+        colours = picture.convert("RGB")
+    assert [colours.getpixel(place) for place in ((0, 0), (1, 0), (2, 0))] == PALETTE
+    assert colours.getpixel((2, 1)) == (224, 224, 192), "void as Pascal VOC shows it"
+
+
+def test_a_mask_is_brought_to_a_pictures_size_without_new_indices() -> None:
+    mask = draw.mask_image(torch.tensor([[0, 2]], dtype=torch.uint8), PALETTE)
+    found = draw.fitted_mask(mask, Image.new("RGB", (6, 4)))
+    assert (found.mode, found.size) == ("P", (6, 4))
+    assert pil_to_tensor(found)[0].tolist() == [[0, 0, 0, 2, 2, 2]] * 4
+    assert draw.fitted_mask(mask, Image.new("L", (2, 1))) is mask
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_each_pixel_is_tinted_in_the_colour_of_its_class(mode: str) -> None:
+    picture = Image.new(mode, (4, 2), "white")
+    found = draw.painted(picture, torch.tensor([[0, 1], [2, 255]], dtype=torch.uint8), PALETTE)
+    assert (found.mode, found.size) == ("RGB", (4, 2))
+    own = 255 * (1 - draw.TINT)
+    for place, colour in zip([(0, 0), (2, 0), (1, 1)], PALETTE, strict=True):
+        expected = [own + draw.TINT * part for part in colour]
+        assert found.getpixel(place) == pytest.approx(expected, abs=1)
+    assert found.getpixel((3, 1)) == (255, 255, 255), "void is left as it is"
+
+
+def test_a_picture_that_is_all_void_is_left_as_it_is() -> None:
+    found = draw.painted(Image.new("RGB", (3, 2), "red"), torch.full((2, 3), 255, dtype=torch.uint8), PALETTE)
+    assert found.getcolors() == [(6, (255, 0, 0))]
+
+
+def test_a_legend_stands_below_the_picture_in_as_many_lines_as_needed() -> None:
+    picture = Image.new("RGB", (200, 50), "yellow")
+    few = draw.with_legend(picture, {"cat 90%": (255, 0, 0)})
+    many = draw.with_legend(picture, {f"a class {index}": (255, 0, index) for index in range(10)})
+    assert few.width == many.width == 200
+    assert 50 < few.height < many.height
+    assert few.crop((0, 0, 200, 50)).getcolors() == [(200 * 50, (255, 255, 0))]
+    shown = {pixel for _, pixel in many.getcolors(10**5)}
+    assert {(255, 0, index) for index in range(10)} <= shown
+    assert draw.with_legend(picture, {}).size == (200, 50)
+
+
+def test_a_long_name_widens_a_legend_rather_than_being_cut_off() -> None:
+    found = draw.with_legend(Image.new("RGB", (60, 60)), {"a very long name of a class": (255, 0, 0)})
+    assert found.width > 150
+    assert found.crop((found.width - 6, 0, found.width, found.height)).getcolors() == [(6 * found.height, (255,) * 3)]
+
+
+def test_a_long_title_is_not_cut_off() -> None:
+    titles = ("a title that is longer than its picture", "another")
+    found = draw.side_by_side({title: Image.new("RGB", (20, 10), "red") for title in titles})
+    assert found.width > 300
+    title = found.height - 10
+    [right] = [left for left in range(30, found.width) if found.getpixel((left, title)) == (255, 0, 0)][:1]
+    blank = found.crop((right - draw.GAP, 0, right, title))
+    assert blank.getcolors() == [(draw.GAP * title, (255, 255, 255))], "the first title ends before the second picture"
+
+
+def test_pictures_stand_beside_each_other_below_their_titles() -> None:
+    panels = {"picture": Image.new("RGB", (90, 30), "red"), "truth": Image.new("RGB", (80, 60), "blue")}
+    found = draw.side_by_side(panels)
+    title = found.height - 60
+    assert found.width == 90 + draw.GAP + 80
+    assert found.crop((0, title, 90, title + 30)).getcolors() == [(90 * 30, (255, 0, 0))]
+    assert found.crop((94, title, 174, title + 60)).getcolors() == [(80 * 60, (0, 0, 255))]
+    for left, right in ((0, 90), (94, 174)):
+        assert len(found.crop((left, 0, right, title)).getcolors(10**5)) > 2, "there is a title"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 360), (480, 360)), ((2000, 1000), (480, 240)), ((1000, 2000), (180, 360)), ((40, 30), (200, 150))],
+)
+def test_a_panel_is_neither_larger_nor_smaller_than_can_be_seen(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    picture = Image.new("RGBA", size)
+    assert draw.panel(picture).size == expected
+    assert picture.size == size
+
+
+def test_bars_are_sorted_and_have_the_colours_of_their_names() -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    [axes] = draw.bars({"cat": 0.5, "dog": 0.875, "eel": 0.0}, "a title", colours).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    lengths = [bar.get_width() for bar in axes.patches]
+    assert dict(zip(names, lengths, strict=True)) == {"cat": 0.5, "dog": 0.875, "eel": 0.0}
+    assert names == ["eel", "cat", "dog"], "the largest on top, which is drawn last"
+    fills = {name: bar.get_facecolor()[:3] for name, bar in zip(names, axes.patches, strict=True)}
+    assert fills == {"cat": (1, 0, 0), "dog": (0, 1, 0), "eel": (0, 0, 1)}
+    assert [text.get_text() for text in axes.texts] == ["0.000", "0.500", "0.875"]
+    assert axes.get_title() == "a title"
 
 
 def test_curves_have_a_panel_for_each_metric_and_a_line_for_each_stage() -> None:
@@ -147,6 +262,13 @@ def test_a_confusion_matrix_shows_counts_and_shades_by_the_share_of_the_row() ->
     assert texts == {(row, column): str(int(counts[row, column])) for row in range(3) for column in range(3)}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog", "eel"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("predicted", "true", "a title")
+
+
+def test_long_counts_are_given_in_percent_of_their_row() -> None:
+    figure = draw.matrix(torch.tensor([[3_000_000, 1_000_000], [0, 9]]), ["cat", "dog"], "")
+    [axes] = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["75.0", "25.0", "", "100.0"]
+    assert axes.get_xlabel() == "predicted, in percent of the row"
 
 
 def test_a_matrix_of_many_classes_has_no_numbers() -> None:

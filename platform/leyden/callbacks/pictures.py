@@ -17,10 +17,10 @@ from leyden.callbacks.checkpoints import Checkpoints
 from leyden.callbacks.run_folder import RunFolder
 from leyden.data import DataModule
 from leyden.loggers import MetricsCSV
+from leyden.rules import require_records
 from leyden.task import Record, Task, without_tensors
 
 logger = logging.getLogger("leyden")
-COLUMNS = 6
 CURVES_SHARE = 0.01  # of the training time goes into redrawing the curves; short epochs may pass undrawn
 
 
@@ -28,11 +28,12 @@ class Pictures(Callback):
     """Writes curves.png and samples/epoch_NNN.png in training, and the figures of a test into its folder.
 
     Args:
-        samples: how many validation (or test) items are predicted and drawn; 0 draws none.
+        samples: how many validation (or test) items are predicted and drawn; 0 draws none. Without it as many as the
+            task's sheet has room for.
         test_folder: where `test` and `validate` write; None where only training is drawn.
     """
 
-    def __init__(self, samples: int = 24, test_folder: Path | None = None) -> None:
+    def __init__(self, samples: int | None = None, test_folder: Path | None = None) -> None:
         self.samples = samples
         self.test_folder = test_folder
         self._drawing_seconds = self._training_seconds = self._epoch_started = 0.0
@@ -48,6 +49,7 @@ class Pictures(Callback):
         if run is not None:
             name = f"epoch_{trainer.current_epoch + 1:03d}"
             self._draw_samples(trainer, pl_module, "val", run.path / "samples" / f"{name}.png")
+            _write_results(pl_module, run.path, finished=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: an epoch that is resumed in its middle has no start of its own."""
@@ -75,11 +77,13 @@ class Pictures(Callback):
         run = RunFolder.of(trainer)
         if run is not None and trainer.is_global_zero:
             _draw_results(pl_module, run.path)  # of the last validation
+            _write_results(pl_module, run.path, finished=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook."""
         if self.test_folder is not None and trainer.is_global_zero:
             _draw_results(pl_module, self.test_folder)
+            _write_results(pl_module, self.test_folder, finished=True)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook."""
@@ -87,6 +91,7 @@ class Pictures(Callback):
             return
         self._draw_samples(trainer, pl_module, "test", self.test_folder / "samples.png")
         _draw_results(pl_module, self.test_folder)
+        _write_results(pl_module, self.test_folder, finished=True)
 
     def _draw_curves(self, trainer: Trainer) -> None:
         metrics = next((found for found in trainer.loggers if isinstance(found, MetricsCSV)), None)
@@ -101,17 +106,22 @@ class Pictures(Callback):
 
     def _draw_samples(self, trainer: Trainer, pl_module: LightningModule, split: str, path: Path) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if self.samples < 1 or not isinstance(pl_module, Task) or not isinstance(data, DataModule):
+        if not isinstance(pl_module, Task) or not isinstance(data, DataModule):
             return
+        rows, columns = pl_module.sample_sheet
+        samples = rows * columns if self.samples is None else self.samples
         source: Any = data.splits[split]
-        indices = list(range(min(self.samples, len(source))))
+        count = min(samples, len(source))
+        indices = [place * len(source) // count for place in range(count)]  # neighbours may be much alike
         if not indices:
             return
-        records = _predict(trainer, pl_module, data, source.__getitems__(indices))
+        size = data.batch_size or len(indices)  # no more than the user knows to fit together
+        batches = [source.__getitems__(indices[start : start + size]) for start in range(0, len(indices), size)]
+        records = [record for batch in batches for record in _predict(trainer, pl_module, data, batch)]
         drawn = [draw_record(pl_module, source, index, record) for index, record in zip(indices, records, strict=True)]
         pictures = [picture for picture in drawn if picture is not None]
         if pictures:
-            sheet = draw.grid(pictures, COLUMNS)
+            sheet = draw.grid(pictures, columns)
             _attempt(draw.save, sheet, path)
             _to_trackers(trainer, sheet)
         elif any(isinstance(value, str) for value in records[0].values()):
@@ -134,6 +144,11 @@ def _draw_results(task: LightningModule, folder: Path) -> None:
             _attempt(draw.save, figure, folder / f"{name}.png")
 
 
+def _write_results(task: LightningModule, folder: Path, finished: bool) -> None:
+    if isinstance(task, Task):
+        _attempt(task.write_results, folder, finished)
+
+
 def _predict(trainer: Trainer, task: Task[Any], data: DataModule[Any], batch: Any) -> list[Record]:
     was_training = task.training
     task.eval()
@@ -141,6 +156,7 @@ def _predict(trainer: Trainer, task: Task[Any], data: DataModule[Any], batch: An
         on_device = task.transfer_batch_to_device(batch, task.device, 0)
         records = task.predict(data.transform(on_device, training=False))
     task.train(was_training)
+    require_records(type(task), records, len(batch[0]))
     return records
 
 
