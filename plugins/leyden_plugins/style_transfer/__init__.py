@@ -1,0 +1,1 @@
+"""Style transfer: pictures painted in the manner of others."""

@@ -1,0 +1,1 @@
+"""Networks of style transfer, each in its own file."""
