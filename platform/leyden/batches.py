@@ -223,6 +223,38 @@ class SegmentedImages(NamedTuple):
         return SegmentationFacts
 
 
+@dataclass(frozen=True)
+class StyleFacts(Facts):
+    """Facts about pairs of a content and a style picture.
+
+    pairs: of each pair (name of the content, name of the style, height and width in pixels at which the content is
+        given), by the index that a batch has for it. Where contents are many and the style is one, there is one pair:
+        its name of the content is that of the folder.
+    """
+
+    pairs: tuple[tuple[str, str, int, int], ...]
+
+
+class StylePairs(NamedTuple):
+    """Content pictures, each with the style picture in whose manner it is to be painted. Three channels, RGB.
+
+    All contents of a batch have one size, and all styles have one.
+
+    contents: (B, 3, H, W); uint8 as stored, float32 in [0, 1] once scaled.
+    styles: (B, 3, h, w) of the same dtype and range; may be an expanded view of one style.
+    pairs: (B,) int64, the index of the pair in the facts.
+    """
+
+    contents: Tensor
+    styles: Tensor
+    pairs: Tensor
+
+    @staticmethod
+    def facts_class() -> type[StyleFacts]:
+        """What is known about such data before the first batch."""
+        return StyleFacts
+
+
 def declared_batch(cls: type, base: type) -> type | None:
     """The batch type that a class declares by deriving from `base[Batch]`; None where it declares none."""
     for ancestor in cls.__mro__:

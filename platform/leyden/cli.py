@@ -20,12 +20,17 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from leyden import names, plugins
+from leyden import names, plugin_files, plugins
+from leyden.batches import Facts
 from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder, RunSummary
+from leyden.callbacks.first_checks import FirstChecks
+from leyden.callbacks.plain import BestByLoss, PlainModule
+from leyden.callbacks.predictions import JSONL, TENSORS
 from leyden.data import DataModule, Prompt
 from leyden.differences import differences
 from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.folders import require_writable, write_text
+from leyden.folds import Fold
 from leyden.loggers import MetricsCSV
 from leyden.memory import keep_freed_memory
 from leyden.messages import explain, require_matching_batches
@@ -43,6 +48,7 @@ from leyden.task import SECTION, Task
 logger = logging.getLogger("leyden")
 LINE_SECONDS = 10.0
 SHOWN_PREDICTIONS = 10
+SHORT_LIST = 8  # numbers of a prediction that are shown on a line
 DISK_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 USAGE = {"fit": "fit", "validate": "validate RUN", "test": "test RUN", "predict": "predict RUN INPUT ..."}
 CHATTER = (  # what Lightning says on every run here, and what is answered already
@@ -83,9 +89,6 @@ class Request:
         if not words:
             inputs = " INPUT ..." if command == "predict" else ""
             raise UsageError(f"{command} needs a trained run or checkpoint: {command} RUN{inputs}")
-        prompted = any(word.partition("=")[0] == "--prompt" for word in options)
-        if command == "predict" and len(words) == 1 and not prompted:
-            raise UsageError("predict needs something to look at: predict RUN INPUT ... (files, folders or texts)")
         if command != "predict" and len(words) > 1:
             raise UsageError(f"{command} takes one run or checkpoint, not {len(words)}: {' '.join(words)}")
         path = find_checkpoint(words[0])
@@ -93,14 +96,18 @@ class Request:
 
     def lightning_arguments(self) -> list[str]:
         """The options with short names resolved, behind the config that the checkpoint was trained with."""
-        options = names.resolve_arguments(self.options)
         if self.checkpoint_path is None:
-            return options
-        if "config" not in self.checkpoint.get(SECTION, {}) and any(word.startswith("--model") for word in options):
-            return options  # not trained by `fit`
+            return names.resolve_arguments(self.options)
+        if "config" not in self.checkpoint.get(SECTION, {}) and any(
+            word.startswith("--model") for word in self.options
+        ):
+            return names.resolve_arguments(self.options)  # not trained by `fit`
         stored = stored_config(self.checkpoint, self.checkpoint_path)
+        gone = plugin_files.recall(stored.get(plugin_files.CONFIG_KEY) or [])
+        options = names.resolve_arguments(self.options)
         # how it was trained (devices, loggers, callbacks) is no reason to evaluate it in the same way elsewhere
         kept: dict[str, Any] = {key: stored[key] for key in ("seed_everything", "model", "data") if key in stored}
+        plugin_files.require_modules(kept, gone)
         kept["trainer"] = {"precision": stored.get("trainer", {}).get("precision")}
         return ["--config", yaml.safe_dump(kept, sort_keys=False), *options]
 
@@ -108,11 +115,7 @@ class Request:
         """The name of the experiment: the user's, else the last config file's, else task and network."""
         if config.get("experiment"):
             return str(config.experiment)
-        files = [
-            value for option, value in zip(self.options, self.options[1:], strict=False) if option in ("-c", "--config")
-        ]
-        files += [word.partition("=")[2] for word in self.options if word.startswith("--config=")]
-        if files:
+        if files := names.configs(self.options):
             return Path(files[-1]).stem
         task: str = config.model.class_path.rpartition(".")[2]
         net = config.model.get("init_args.net")
@@ -140,11 +143,15 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Lightning's hook: our own options."""
+        text = "Python files whose classes are offered by their names, too; beside those that a config names"
+        parser.add_argument(plugin_files.OPTION, type=list[str] | None, help=text)
         if self.request.command == "fit":
             parser.add_argument("--experiment", type=str | None, help="name of the runs' folder; default: the config's")
             parser.add_argument("--runs", type=str, default="runs", help="the folder of all experiments")
             text = "auto: go on with the experiment's newest checkpoint, if there is one; or a run or checkpoint"
             parser.add_argument("--resume", type=str | None, help=text)
+            text = "which metric picks the best checkpoint: min:NAME or max:NAME; default: the task's own"
+            parser.add_argument("--monitor", type=str | None, help=text)
         else:
             parser.add_argument("--out", type=str | None, help="folder for the results; default: inside the run")
         if self.request.command == "predict":
@@ -164,11 +171,25 @@ class TrainingCLI(LightningCLI):
                 raise explain(f"arguments are required: {group}")
         classes = [plugins.import_class(self.config[group].class_path) for group in ("model", "data")]
         require_matching_batches(*classes)
+        if self.request.command == "predict":
+            self._require_inputs(classes[1])
         for option, value in getattr(classes[0], "trainer_defaults", {}).items():
             if self.config.trainer.get(option) is None:
                 self.config.trainer[option] = value
         if self.request.command == "fit":
             self._find_resumed()
+
+    def _require_inputs(self, data: type) -> None:
+        """`predict` is given something to look at, or knows by itself what to predict on: each data module one way."""
+        given = [*self.request.inputs, *(self.config.prompt or [])]
+        if issubclass(data, DataModule):
+            if not given:
+                raise UsageError("predict needs something to look at: predict RUN INPUT ... (files, folders or texts)")
+        elif given:
+            raise UsageError(
+                f"{data.__name__} is a plain LightningDataModule, which cannot read {given[0]!r}. predict RUN, without "
+                "more, predicts on what its predict_dataloader gives."
+            )
 
     def instantiate_classes(self) -> None:
         """Lightning's hook: make task, data module and trainer. Raises UsageError for arguments that they refuse."""
@@ -217,12 +238,15 @@ class TrainingCLI(LightningCLI):
     def saved_config(self) -> str:
         """The config as YAML that loads back unchanged; without what is true of this one start only."""
         kept = self.config.clone()
-        for key in ("config", "resume", "out"):
+        for key in ("config", "resume", "out", plugin_files.CONFIG_KEY):
             kept.pop(key, None)
+        if kept.get("monitor") is None:
+            kept.pop("monitor", None)
         if "experiment" in kept:
             kept.experiment = self.request.experiment(self.config)
         text: str = self.parser.dump(kept, skip_unset=False, skip_validation=True)
-        return text
+        files = plugin_files.behind(yaml.safe_load(text))
+        return yaml.safe_dump({plugin_files.CONFIG_KEY: files}) + text if files else text
 
     def _find_resumed(self) -> None:
         """Fill in the checkpoint that `--resume` asks for."""
@@ -242,30 +266,45 @@ class TrainingCLI(LightningCLI):
 
     def _default_callbacks(self, chosen: Any) -> list[Any]:
         if self.request.command == "predict":
-            return [Predictions(self.out)]
+            return [FirstChecks(), Predictions(self.out)]
         if self.request.command != "fit":
-            return [Pictures(test_folder=self.out)]
+            return [FirstChecks(), Pictures(test_folder=self.out)]
         has_bar = sys.stderr.isatty() if chosen.enable_progress_bar is None else chosen.enable_progress_bar
         report = Report(None if has_bar else LINE_SECONDS)
         if chosen.fast_dev_run:
-            return [report, GracefulStop()]
+            return [FirstChecks(), report, GracefulStop()]
         path = self.request.checkpoint_path
         run = None if path is None else Run.of_checkpoint(path)
         steps = int(self.request.checkpoint.get("global_step", 0))
         found: list[Any] = [
+            FirstChecks(),
             RunFolder(self.experiment, self.saved_config(), run, steps),
             Pictures(),
             report,
             RunSummary(),
             GracefulStop(),
         ]
+        if not isinstance(self.model, Task):
+            found.append(PlainModule())
         if chosen.enable_checkpointing is not False:
-            fold = getattr(self.datamodule, "fold", None)
-            unvalidated = chosen.limit_val_batches == 0 or (fold is not None and fold.is_all)
-            monitor = None if unvalidated else getattr(self.model, "monitor", None)
-            best = [] if monitor is None else [Checkpoints(monitor, getattr(self.model, "mode", "min"))]
-            found += [*best, Checkpoints()]  # the last after the best, whose score it then holds
+            found += [*self._best(chosen), Checkpoints()]  # the last after the best, whose score it then holds
         return found
+
+    def _best(self, chosen: Any) -> list[Any]:
+        """What keeps the best checkpoint: by the metric that the user names, or the task; of a plain module by loss."""
+        if self.config.monitor is not None:
+            mode, _, monitor = self.config.monitor.partition(":")
+            if mode not in ("min", "max") or not monitor:
+                raise UsageError(f"monitor is {self.config.monitor!r}; it must be min:NAME or max:NAME.")
+            setattr(self.model, "monitor", monitor)  # noqa: B010  # as the class has it, and no part of the module
+            setattr(self.model, "mode", mode)  # noqa: B010
+        fold = getattr(self.datamodule, "fold", None)
+        if chosen.limit_val_batches == 0 or (isinstance(fold, Fold) and fold.is_all):
+            return []
+        monitor = getattr(self.model, "monitor", None)
+        if isinstance(monitor, str):
+            return [Checkpoints(monitor, getattr(self.model, "mode", "min"))]
+        return [] if isinstance(self.model, Task) else [BestByLoss()]
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -276,15 +315,29 @@ def run(command: str, arguments: list[str]) -> int:
         request = Request.parse(command, arguments)
         cli = TrainingCLI(request)
         prepare_process(cli.trainer)
-        if request.checkpoint and isinstance(cli.model, Task):
-            cli.model.adopt(request.checkpoint)
-            if isinstance(cli.datamodule, DataModule):
-                cli.datamodule.trained_facts = cli.model.facts
+        if request.checkpoint:
+            _adopt(cli)
         # Lightning loads the weights itself; a second copy of them must not stay for the whole run
         request.checkpoint = {
             key: request.checkpoint[key] for key in (SECTION, "global_step") if key in request.checkpoint
         }
         return {"fit": _fit, "predict": _predict}.get(command, _evaluate)(cli)
+
+
+def _adopt(cli: TrainingCLI) -> None:
+    """Give task and data the facts that the checkpoint was trained with."""
+    model, data, checkpoint = cli.model, cli.datamodule, cli.request.checkpoint
+    if isinstance(model, Task):
+        model.adopt(checkpoint)
+    if isinstance(data, DataModule):
+        data.trained_facts = model.facts if isinstance(model, Task) else _stored_facts(checkpoint, data)
+
+
+def _stored_facts(checkpoint: dict[str, Any], data: DataModule[Any]) -> Facts | None:
+    """The facts about a leyden DataModule on which a plain module was trained."""
+    batch_type: Any = data.batch_type()
+    values = checkpoint.get(SECTION, {}).get("facts")
+    return None if values is None else batch_type.facts_class().from_primitives(values)
 
 
 def prepare_process(trainer: Trainer) -> None:
@@ -297,10 +350,13 @@ def _fit(cli: TrainingCLI) -> int:
     trainer, path = cli.trainer, cli.request.checkpoint_path
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         require_writable(cli.experiment)
+    if plain := _plain_parts(cli):
+        logger.info("%s", plain)
     steps_done = cli.request.checkpoint.get("global_step", 0)
     if path is not None:
         logger.info("going on from %s (step %d)", path, steps_done)
         _refuse_other_optimizer(cli)
+        _refuse_other_monitor(cli)
         _print_differences(cli)
     trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
     if trainer.global_step == steps_done:
@@ -337,34 +393,78 @@ def _evaluate(cli: TrainingCLI) -> int:
 
 
 def _predict(cli: TrainingCLI) -> int:
-    data = cli.datamodule
-    if not isinstance(data, DataModule) or not isinstance(cli.model, Task):
-        raise UsageError("predict on files needs a leyden Task and DataModule.")
+    model, data = cli.model, cli.datamodule
     require_writable(cli.out)
     _print_differences(cli)
-    data.inputs = [*cli.request.inputs, *map(Prompt, cli.config.prompt or [])]
-    data.facts = cli.model.facts
+    if isinstance(data, DataModule):
+        data.inputs = [*cli.request.inputs, *map(Prompt, cli.config.prompt or [])]
+        data.facts = data.trained_facts
+        if data.facts is None:
+            raise UsageError(
+                f"the checkpoint was not trained on {type(data).__name__}: predict knows nothing of its data."
+            )
     path = str(cli.request.checkpoint_path)
-    cli.trainer.predict(cli.model, datamodule=data, return_predictions=False, ckpt_path=path, weights_only=True)
+    try:
+        cli.trainer.predict(model, datamodule=data, return_predictions=False, ckpt_path=path, weights_only=True)
+    except (TypeError, AttributeError) as error:
+        if type(model).predict_step is not LightningModule.predict_step:
+            raise
+        raise LeydenError(
+            f"{plugins.named(type(model))} has no predict_step, and its forward does not take what the data gives: "
+            f"{error}. Write a predict_step(batch, batch_idx)."
+        ) from error
+    except MisconfigurationException as error:
+        if "argument can be passed to its parent's `batch_size=" not in str(error):
+            raise
+        raise LeydenError(
+            f"{plugins.named(type(data))}: Lightning cannot predict with a DataLoader whose batch_size is given by "
+            "position. Write DataLoader(dataset, batch_size=...) in predict_dataloader."
+        ) from error
     if cli.trainer.is_global_zero:
         writer = next(c for c in cli.trainer.callbacks if isinstance(c, Predictions))  # type: ignore[attr-defined]
-        for record in writer.records[:SHOWN_PREDICTIONS]:
-            print(f"{record['input']}: {_summary(record)}")
-        hidden = len(writer.records) - SHOWN_PREDICTIONS
-        more = f"... and {hidden} more; " if hidden > 0 else ""
-        pictures = ", pictures beside it" if any("picture" in record for record in writer.records) else ""
-        print(f"{more}all {len(writer.records)} in {cli.out / 'predictions.jsonl'}{pictures}")
+        _show(writer, cli.out)
     return 0
 
 
+def _show(writer: Predictions, folder: Path) -> None:
+    """The first predictions, and where all are."""
+    for record in writer.records[:SHOWN_PREDICTIONS]:
+        print(f"{record.get('input', record['index'])}: {_summary(record)}")
+    if writer.batches:
+        print(f"the predictions of {len(writer.batches)} batches in {folder / TENSORS}")
+    if writer.records:
+        hidden = len(writer.records) - SHOWN_PREDICTIONS
+        more = f"... and {hidden} more; " if hidden > 0 else ""
+        pictures = ", pictures beside it" if any("picture" in record for record in writer.records) else ""
+        print(f"{more}all {len(writer.records)} in {folder / JSONL}{pictures}")
+    elif not writer.batches:
+        print("predict_step gave nothing to write")
+
+
 def _summary(record: dict[str, Any]) -> str:
-    shown = {key: value for key, value in record.items() if key not in ("index", "input", "picture")}
-    parts = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in shown.values() if _is_short(value)]
-    return " ".join(parts)
+    """What of a prediction fits on a line."""
+    shown = [value for key, value in record.items() if key not in ("index", "input", "picture", "dataloader")]
+    return " ".join(filter(None, map(_short, shown)))
 
 
-def _is_short(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) <= SHORT_LIST and all(isinstance(each, int | float) for each in value):
+        return f"[{' '.join(map(_short, value))}]"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def _plain_parts(cli: TrainingCLI) -> str:
+    """One line about what is missing with parts that were not written for leyden; "" where all is there."""
+    parts, lost = [], ["sample pictures"]
+    if not isinstance(cli.model, Task):
+        parts.append(f"{type(cli.model).__name__} is a plain LightningModule")
+        lost += ["stopping at a loss of nan", "metrics that do not depend on the number of processes"]
+    if not isinstance(cli.datamodule, DataModule):
+        parts.append(f"{type(cli.datamodule).__name__} is a plain LightningDataModule")
+        lost += ["predict on files", "folds", "going on in the middle of an epoch"]
+    return f"{' and '.join(parts)}: without {', '.join(lost)}" if parts else ""
 
 
 def _last_of(target: str) -> Path:
@@ -398,6 +498,17 @@ def _refuse_other_optimizer(cli: TrainingCLI) -> None:
                 f"a resumed run goes on with the optimizer and schedule of its checkpoint: {key} was {trained}, "
                 f"not {now}. Leave it as it was, or start a new run without --resume."
             )
+
+
+def _refuse_other_monitor(cli: TrainingCLI) -> None:
+    """The best checkpoint so far was picked by a metric; scores of another cannot be compared with its score."""
+    text = cli.request.checkpoint.get(SECTION, {}).get("config")
+    trained = None if text is None else yaml.safe_load(text).get("monitor")
+    if trained != cli.config.monitor:
+        raise UsageError(
+            f"a resumed run goes on picking its best checkpoint as before: monitor was {trained}, not "
+            f"{cli.config.monitor}. Leave it as it was, or start a new run without --resume."
+        )
 
 
 def _differences(cli: TrainingCLI) -> list[tuple[str, Any, Any]]:
@@ -437,19 +548,17 @@ def errors_for_people() -> Iterator[None]:
         raise
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise LeydenError(f"something that is asked for needs a package that is not installed: {error}") from error
     except OSError as error:
         if error.errno not in DISK_REFUSALS:
             raise LeydenError(str(error)) from error
         where = error.filename or "the disk"
         raise LeydenError(f"{where}: {error.strerror}. What was saved before is untouched.") from error
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         *_, frame = traceback.extract_tb(error.__traceback__)
-        if "/lightning/pytorch/" not in Path(frame.filename).as_posix():
-            raise
-        raise UsageError(str(error).strip()) from error  # options of the trainer that do not fit the data
-    except RuntimeError as error:
-        if "Early stopping conditioned" in str(error):
-            raise UsageError(str(error)) from error
+        if "/lightning/pytorch/" in Path(frame.filename).as_posix():
+            raise UsageError(str(error).strip()) from error  # options of the trainer that do not fit task or data
         if "loading state_dict" not in str(error):
             raise
         lines = [line.strip() for line in str(error).splitlines()[1:]]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from leyden.batches import Facts, declared_batch
 from leyden.errors import UsageError
 from leyden.folds import Fold, Marks
+from leyden.rules import first_batch, wrong_batch
 
 Batch = TypeVar("Batch")
 Split = Literal["train", "val", "test"]
@@ -176,7 +178,7 @@ class TrainLoader(DataLoader[Any]):
         done = self.batches_given
         length = self.epoch_length
         if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(self.sampler.epoch)
+            self.dataset.set_epoch(getattr(self.sampler, "epoch", 0))  # overfit_batches puts in another sampler
         self.sampler.start = done * (self.batch_size or 1)
         whole = isinstance(self.sampler, ShardedSampler) and hasattr(self.dataset, "__getitems__")
         direct = whole and not self.num_workers and not self.pin_memory
@@ -251,6 +253,7 @@ class DataModule(LightningDataModule, Generic[Batch]):
     """
 
     folder: ClassVar[str]
+    held_out: ClassVar[bool] = True  # False where all splits are the same items: nothing is learnt for others
 
     def __init__(
         self,
@@ -274,6 +277,7 @@ class DataModule(LightningDataModule, Generic[Batch]):
         self.trained_facts: Facts | None = None  # those of the checkpoint that is evaluated or resumed
         self.inputs: list[str] = []
         self.splits: dict[str, BatchSource] = {}
+        self._stage_seen: RunningStage | None = None  # whose first batch was looked at last
 
     @classmethod
     def batch_type(cls) -> type | None:
@@ -384,8 +388,21 @@ class DataModule(LightningDataModule, Generic[Batch]):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Lightning's hook: the batch has arrived on the device."""
-        return self.transform(batch, training=self.trainer is not None and bool(self.trainer.training))
+        """Lightning's hook: the batch has arrived on the device. The first of a stage is looked at."""
+        stage = None if self.trainer is None else self.trainer.state.stage
+        training = stage is RunningStage.TRAINING
+        if stage is self._stage_seen:
+            return self.transform(batch, training)
+        self._require_declared(f"its {first_batch(stage)} is", batch)
+        transformed = self.transform(batch, training)
+        self._require_declared(f"transform makes of its {first_batch(stage)}", transformed)
+        self._stage_seen = stage
+        return transformed
+
+    def _require_declared(self, where: str, batch: Any) -> None:
+        declared = self.batch_type()
+        if declared is not None and (breach := wrong_batch(where, batch, declared)):
+            raise breach.error(type(self))
 
     def _order_seed(self) -> int:
         """The seed of `seed_everything`, which is the same in all processes; the splits' seed where none was set."""

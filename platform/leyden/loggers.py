@@ -1,5 +1,6 @@
 """MetricsCSV: every run's own record of its metrics, which the curves are drawn from. A default for TensorBoard."""
 
+import importlib
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from leyden import history
+from leyden.errors import UsageError
 from leyden.folders import write_csv
 
 SHORT_FILE = 200  # rows that are written at once
@@ -24,9 +26,18 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
     Args:
         save_dir: the folder.
         kwargs: the arguments of Lightning's logger.
+
+    Raises:
+        UsageError: tensorboard is not installed.
     """
 
     def __init__(self, save_dir: str = "tensorboard", **kwargs: Any) -> None:
+        try:
+            importlib.import_module("tensorboard")  # Lightning looks for it in the middle of training
+        except ImportError as error:
+            raise UsageError(
+                "TensorBoardLogger needs the package tensorboard: pip install 'leyden[tensorboard]'"
+            ) from error
         super().__init__(save_dir, **kwargs)
 
 

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from leyden import __version__
+from leyden import __version__, plugin_files
 from leyden.errors import LeydenError, unknown
 
 # command: (module with run(arguments) -> exit status, one line of help)
@@ -20,6 +20,7 @@ COMMANDS = {
         "choose a config by cross-validation: crossval --folds 5 CONFIG CONFIG ...",
     ),
     "list": ("leyden.commands.list", "show the tasks, networks and data modules that are installed"),
+    "new": ("leyden.commands.new", "write a package with a plugin of your own: new task|data|network NAME"),
     "compare": ("leyden.commands.compare", "put runs beside each other, as table and curves: compare RUN RUN ..."),
     "doctor": ("leyden.commands.doctor", "report what this machine has, which data sets are here, what is broken"),
 }
@@ -35,6 +36,8 @@ commands:
 options:
   --help, -h   show this, or after a command the options of that command
   --version    show the version
+  --plugins FILE   on any command, as often as needed: offer the tasks, networks and data modules in a Python
+                   file by their names, too (the environment's LEYDEN_PLUGINS does the same)
 
 A trained run is a folder (runs/lenet/1). Start with: {program} fit --config configs/classification/lenet.yaml
 """
@@ -71,8 +74,9 @@ def _dispatch(words: list[str]) -> int:
     command, *rest = words
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS)
-    module = importlib.import_module(COMMANDS[command][0])
-    status: int = module.run(command, rest)
+    with plugin_files.in_use(rest) as words:
+        module = importlib.import_module(COMMANDS[command][0])
+        status: int = module.run(command, words)
     return status
 
 

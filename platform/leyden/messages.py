@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from leyden import plugins
+from leyden.data import DataModule
 from leyden.errors import LeydenError, UsageError, guess
+from leyden.rules import undeclared_batch
+from leyden.task import Task
 
 # what jsonargparse says; its messages nest, and the innermost says what is wrong
 _KEY = re.compile(r"Parser key \"([^\"]+)\"")
@@ -37,8 +41,8 @@ _TYPE_NAMES = {
 }
 # what the parser takes for a class that is not named yet
 _STAND_INS = (LightningModule, LightningDataModule, Optimizer, LRScheduler)
-_TOP_LEVEL = ("config", "seed_everything", "model", "data", "trainer")
-_FIT_ONLY = ("experiment", "runs", "resume")
+_TOP_LEVEL = ("config", "seed_everything", "model", "data", "trainer", "plugins")
+_FIT_ONLY = ("experiment", "runs", "resume", "monitor")
 _LONGEST_LIST = 400  # characters of option names in one message
 
 
@@ -156,16 +160,29 @@ def _option_names(cls: type) -> list[str]:
     return [parameter.name for _, parameter in plugins.arguments(cls)]
 
 
-def require_matching_batches(task: type, data: type) -> None:
-    """Refuse a task and a data module whose batch types differ. Classes not written for leyden pass."""
-    reads, gives = (getattr(cls, "batch_type", lambda: None)() for cls in (task, data))
-    if reads is None or gives is None or reads is gives:
-        return
-    fitting = ", ".join(_data_giving(reads)) or "none is installed"
-    raise UsageError(
-        f"{task.__name__} reads {reads.__name__}, {data.__name__} gives {gives.__name__}. "
-        f"Data for {task.__name__}: {fitting}."
-    )
+def require_matching_batches(task: Any, data: Any) -> None:
+    """Refuse a task and a data module whose batch types differ, or that declare none.
+
+    Classes that were not written for leyden pass.
+    """
+    ours = [(cls, base) for cls, base in ((task, Task), (data, DataModule)) if _derives(cls, base)]
+    for cls, base in ours:
+        if cls.batch_type() is None and (breach := undeclared_batch(cls, base.__name__)):
+            raise breach.error(cls)
+    if len(ours) == 2 and task.batch_type() is not data.batch_type():
+        reads, gives = task.batch_type(), data.batch_type()
+        fitting = ", ".join(_data_giving(reads)) or "none is installed"
+        raise UsageError(
+            f"{task.__name__} reads {reads.__name__}, {data.__name__} gives {gives.__name__}. "
+            f"Data for {task.__name__}: {fitting}."
+        )
+    for cls, base in ours:
+        if breach := undeclared_batch(cls, base.__name__):
+            raise breach.error(cls)
+
+
+def _derives(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base)
 
 
 def _data_giving(batch_type: type) -> Iterable[str]:

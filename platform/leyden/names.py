@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from leyden import plugins
+from leyden import plugin_files, plugins
 from leyden.errors import UsageError, unknown
 
 _SHORT_NAME = re.compile(r"^([\w.-]+/)?[A-Za-z_]\w*$")
@@ -60,8 +60,13 @@ def class_path(option: str, name: Any) -> Any:
     slot = _slot(option)
     if not isinstance(name, str) or name.lower() in _LITERALS:
         return name
+    if (slot in _PLUGINS or slot in _LIBRARIES) and name.endswith(".py"):
+        named = f"{plugin_files.OPTION} {name}"
+        raise UsageError(f"{option} takes the name of a class, not a file: {named} offers the file's classes by name.")
     if (slot in _PLUGINS or slot in _LIBRARIES) and "." in name and "/" not in name:
-        plugins.import_class(name)  # for its error message
+        cls = plugins.import_class(name)  # for its error message
+        if slot == "model":
+            _require_no_network(name, cls)
         return name
     if not _SHORT_NAME.match(name):
         return name
@@ -72,6 +77,18 @@ def class_path(option: str, name: Any) -> Any:
     if slot in _LIBRARIES:
         return _library_class(*_LIBRARIES[slot], name)
     return name
+
+
+def _require_no_network(name: str, cls: Any) -> None:
+    """A network alone says neither what is learnt nor how."""
+    module, lightning = (
+        plugins.import_class(path) for path in ("torch.nn.Module", "lightning.pytorch.LightningModule")
+    )
+    if isinstance(cls, type) and issubclass(cls, module) and not issubclass(cls, lightning):
+        raise UsageError(
+            f"model is {name!r}, which is a network (nn.Module); it must be the name of a LightningModule, which says "
+            f"what is learnt. A network is an option of a task: --model ImageClassifier --model.net {name}"
+        )
 
 
 def _library_class(kind: str, base_path: str, modules: tuple[str, ...], name: str) -> str:
@@ -87,7 +104,13 @@ def _library_class(kind: str, base_path: str, modules: tuple[str, ...], name: st
 
 
 def resolve_arguments(arguments: list[str]) -> list[str]:
-    """Resolve short names in `--option NAME` and `--option=NAME`, and in every `--config FILE`."""
+    """Resolve short names in `--option NAME` and `--option=NAME`, and in every `--config FILE`.
+
+    Plugin files that a config names are in use from then on.
+    """
+    read = {file: _read(file) for file in configs(arguments)}
+    for file, config in read.items():
+        _use_plugin_files(config.get(plugin_files.CONFIG_KEY), file)
     resolved: list[str] = []
     words = deque(arguments)
     while words:
@@ -104,9 +127,9 @@ def resolve_arguments(arguments: list[str]) -> list[str]:
         if not equals and _needs_value(name) and not has_value:
             raise UsageError(f"{option} needs a value.")
         if not equals and _takes_class(name) and has_value:
-            resolved += [option, _resolve_value(name, words.popleft())]
+            resolved += [option, _resolve_value(name, words.popleft(), read)]
         elif equals:
-            resolved.append(f"{option}={_resolve_value(name, value)}")
+            resolved.append(f"{option}={_resolve_value(name, value, read)}")
         else:
             resolved.append(word)
     return resolved
@@ -139,16 +162,50 @@ def _takes_class(option: str) -> bool:
     return _slot(option) in _PLUGINS or _slot(option) in _LIBRARIES or option == "config"
 
 
-def _resolve_value(option: str, value: str) -> str:
+def _resolve_value(option: str, value: str, configs_read: dict[str, dict[str, Any]]) -> str:
     if option == "config":
-        return yaml.safe_dump(read_config(value), sort_keys=False)
+        return yaml.safe_dump(_resolve_config(value, configs_read[value]), sort_keys=False)
     if value.lstrip().startswith(("{", "[")):
         return yaml.safe_dump(_resolve_node(option, load_yaml(value, option)), default_flow_style=True)
     return str(class_path(option, value))
 
 
+def configs(arguments: list[str]) -> list[str]:
+    """The files that `--config FILE`, `-c FILE` and `--config=FILE` name, in order."""
+    found = []
+    for word, following in pairwise([*arguments, "--"]):
+        if word in ("-c", "--config") and not following.startswith("--"):
+            found.append(following)
+        elif word.startswith("--config="):
+            found.append(word.partition("=")[2])
+    return found
+
+
+def _use_plugin_files(named: Any, config: str) -> None:
+    if named is None:
+        return
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        raise UsageError(f"in {config}: {plugin_files.CONFIG_KEY} is {named!r}; it must be a list of Python files.")
+    if gone := plugin_files.recall(named):
+        raise UsageError(
+            f"in {config}: {plugin_files.CONFIG_KEY} names {gone[0]}, which is not there. Where it is now is named by "
+            f"{plugin_files.OPTION} FILE."
+        )
+
+
 def read_config(file: str) -> dict[str, Any]:
     """A YAML config with its short names resolved. Raises UsageError for a file that is missing or is no mapping."""
+    return _resolve_config(file, _read(file))
+
+
+def _resolve_config(file: str, config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {key: _resolve_node(str(key), value) for key, value in config.items()}
+    except UsageError as error:
+        raise UsageError(f"in {file}: {error}") from error
+
+
+def _read(file: str) -> dict[str, Any]:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -157,10 +214,7 @@ def read_config(file: str) -> dict[str, Any]:
     config = load_yaml(text, file)
     if not isinstance(config, dict):
         raise UsageError(f"the config {file!r} is not a mapping of options but {type(config).__name__}.")
-    try:
-        return {key: _resolve_node(str(key), value) for key, value in config.items()}
-    except UsageError as error:
-        raise UsageError(f"in {file}: {error}") from error
+    return config
 
 
 def load_yaml(text: str, where: str) -> Any:

@@ -81,7 +81,7 @@ def test_a_good_network_passes():
 @pytest.mark.parametrize(
     ("network", "found"),
     [
-        (TenClasses, r"TenClasses\(1, 5\) gives a tensor of shape \(8, 10\).*num_classes"),
+        (TenClasses, r"TenClasses\(1, 5\): gives a tensor of shape \(8, 10\) for 8 images, expected \(8, 5\).*num_classes 5"),
         (ColourOnly, r"ColourOnly\(1, 5\) cannot be built and run.*in_channels"),
         (UnusedLayer, "parameter spare.weight of UnusedLayer gets no gradient"),
         (Blind, "loss of Blind is .*, not below"),
@@ -142,6 +142,10 @@ class Sorted(FashionMNIST):
 class Leaky(FashionMNIST):
     def load(self, split):
         return super().load("train" if split == "val" else split)
+
+
+class NothingHeldOut(FashionMNIST):
+    held_out = False
 
 
 class Unseeded(FashionMNIST):
@@ -210,9 +214,10 @@ class Backwards(FashionMNIST):
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (Tuples, "gives a tuple"),
+        (Tuples, "Tuples: the train split gives a tuple, declared is LabelledImages"),
         (Sorted, "is another in a batch than alone"),
         (Leaky, "train and val of Leaky share"),
+        (NothingHeldOut, "train and val of NothingHeldOut hold different items"),
         (Unseeded, "split of Unseeded is another at the next start"),
         (Bytes, "gives images torch.uint8"),
         (NoisyTest, "transform of NoisyTest is random in evaluation"),

@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from leyden import plugins
+from leyden.networks import dry_run
 from leyden.testing import check_documented, check_network, check_trainable
 
 # what makes a large network small, or learning fast enough to see
 OPTIONS = {
     "AlexNet": {"hidden_size": 64},
     "DenseNet": {"growth_rate": 8},
+    "ImageTransformNet": {"width": 8, "num_blocks": 2},
+    "UNet": {"channels": (8, 16, 32)},
     "VGG": {"width_factor": 0.125, "hidden_size": 64},
 }
 
@@ -40,11 +43,45 @@ def check_sequence_network(network, **options):
     torch.testing.assert_close(net(tokens[:1])[0], net(tokens)[0][:1])
 
 
+def check_pixel_network(network, **options):
+    """net(in_channels, num_classes) takes any size, gives each image its own logits, learns pixels by heart."""
+    check_documented(network)
+    for height, width in ((1, 1), (45, 71)):
+        net, images = network(1, 5, **options), torch.randn(2, 1, height, width)
+        logits = dry_run(net, images)
+        assert logits.shape == (2, 5, height, width)
+        torch.testing.assert_close(dry_run(net, images[:1]), logits[:1], rtol=1e-3, atol=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    fields = F.interpolate(torch.randn(4, 3, 2, 2, generator=generator), size=(64, 64), mode="bilinear")
+    images, masks = fields + 0.1 * torch.randn(4, 3, 64, 64, generator=generator), fields.argmax(dim=1)
+    shares = masks.flatten().bincount() / masks.numel()
+    below = 0.7 * -(shares * shares.log()).sum().item()  # the best answer that looks at nothing has all of it
+    check_trainable(lambda: network(3, 3, **options), [images], lambda out: F.cross_entropy(out, masks), below)
+
+
+def check_picture_network(network, **options):
+    """net(in_channels) learns by heart to paint, at any size; pixels stay in [0, 1], and a picture's are its own."""
+    check_documented(network)
+    for height, width in ((1, 1), (45, 71)):
+        net, images = network(1, **options), torch.rand(2, 1, height, width)
+        painted = dry_run(net, images)
+        assert painted.shape == images.shape
+        assert 0 <= painted.min() <= painted.max() <= 1
+        torch.testing.assert_close(dry_run(net, images[:1]), painted[:1], rtol=1e-3, atol=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    images = F.interpolate(torch.rand(4, 3, 4, 4, generator=generator), size=(32, 32), mode="bilinear")
+    negatives = 1 - images
+    below = 0.3 * negatives.var(correction=0).item()  # the best constant answer has all of it
+    check_trainable(lambda: network(3, **options), [images], lambda out: F.mse_loss(out, negatives), below)
+
+
 # by the family that a network is made for
 CHECKS = {
     "classification": check_network,
     "language_model": check_sequence_network,
     "regression": check_row_network,
+    "segmentation": check_pixel_network,
+    "style_transfer": check_picture_network,
 }
 
 

@@ -7,11 +7,21 @@ import pytest
 from leyden import plugins
 from leyden.testing import check_compiled, check_processes, check_task
 
+# a frozen network for the losses of style transfer: small, and not trained
+PERCEPTION = ["--model.features=squeezenet1_1", "--model.weights=random"]
+PERCEPTION += ["--model.style_layers=[0,3]", "--model.content_layers=[4]"]
+
 # task: the data it is tried on, and the options of `fit`; batch norm, since it finds mistakes with several processes
 CASES = {
+    "FastStyleTransfer": (
+        "StyleImages",
+        [*PERCEPTION, "--model.net=ImageTransformNet", "--model.net.width=4", "--model.net.num_blocks=1"],
+    ),
     "ImageClassifier": ("FashionMNIST", ["--model.net", "LeNet", "--model.net.batch_norm", "true"]),
     "LanguageModel": ("TextFile", ["--model.net", "LSTM", "--model.net.hidden_size", "32"]),
     "Regressor": ("TabularCSV", ["--model.net", "MLP"]),
+    "Segmenter": ("VOCSegmentation", ["--model.net", "UNet", "--model.net.channels", "[4,8]"]),
+    "StyleTransfer": ("StylePair", [*PERCEPTION, "--model.optimizer", "Adam", "--model.optimizer.lr", "0.1"]),
 }
 
 

@@ -234,7 +234,10 @@ def test_wrong_value_in_a_config(option: str, refused: Refused) -> None:
         (["--trainer.devices", "0"], "`Trainer(devices='0')` value is not a valid input using cpu accelerator"),
         (["--model.net", "3"], "model.net is '3'; it must be the name of a class"),
         (["--model.net", "torch.optim.SGD"], "model.net is 'torch.optim.SGD'; it must be the name of a Module"),
-        (["--model", "torch.nn.Linear"], "model is 'torch.nn.Linear'; it must be the name of a LightningModule"),
+        (["--model", "torch.nn.Linear"], "model is 'torch.nn.Linear', which is a network (nn.Module); it must be"),
+        (["--model", "LeNet"], "'LeNet' is of the kind network. unknown task 'LeNet'."),
+        (["--model", "my_task.py"], "model takes the name of a class, not a file: --plugins my_task.py offers"),
+        (["--monitor", "val/loss"], "monitor is 'val/loss'; it must be min:NAME or max:NAME."),
         (["--model.net.num_classes", "5"], "num_classes of LeNet cannot be chosen: the data sets num_classes."),
         (["--model.net.in_channels=1"], "in_channels of LeNet cannot be chosen: the data sets in_channels."),
         (["--model.net.activation"], "--model.net.activation needs a value."),
@@ -287,7 +290,7 @@ def test_images_too_small_for_the_network(refused: Refused, fit_options: list[st
     ("words", "message"),
     [
         ([], "--data and --model are missing."),
-        (["--data", "FashionMNIST"], "--model is missing. Known names: ImageClassifier"),
+        (["--data", "FashionMNIST"], "--model is missing. Known names: "),
         (MODEL, "--data is missing. Known names: FashionMNIST, "),
         (["--model", "ImageClassifier", "--data", "FashionMNIST"], "--model.net is missing. Known names: AlexNet, "),
         (
@@ -305,7 +308,7 @@ def test_images_too_small_for_the_network(refused: Refused, fit_options: list[st
         (["--model.net.help", "LeNet"], "--model.net.help cannot be read before --model NAME: name the model first."),
         (
             ["--model.net", "LeNet", "--data", "FashionMNIST"],
-            "--model.net cannot be read before --model NAME: name the model first. Known names: ImageClassifier",
+            "--model.net cannot be read before --model NAME: name the model first. Known names: ",
         ),
     ],
 )
@@ -405,13 +408,17 @@ class Pairs(DataModule[SentencePairs]):
         (["test"], "test needs a trained run or checkpoint: test RUN"),
         (["validate"], "validate needs a trained run or checkpoint: validate RUN"),
         (["predict"], "predict needs a trained run or checkpoint: predict RUN INPUT ..."),
-        (["predict", "runs/lenet/1"], "predict needs something to look at: predict RUN INPUT ..."),
         (["test", "a", "b"], "test takes one run or checkpoint, not 2: a b"),
         (["test", *MODEL, "--data", "FashionMNIST"], "test needs a trained run or checkpoint: test RUN"),
     ],
 )
 def test_evaluation_needs_a_run(words: list[str], message: str, refused: Refused) -> None:
     assert refused(words, 2).startswith(message)
+
+
+def test_predicting_needs_something_to_look_at(trained_run: Path, refused: Refused) -> None:
+    message = refused(["predict", str(trained_run)], 2)
+    assert message.startswith("predict needs something to look at: predict RUN INPUT ...")
 
 
 def test_evaluating_nothing(trained_run: Path, refused: Refused) -> None:

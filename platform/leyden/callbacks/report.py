@@ -12,6 +12,7 @@ from leyden.callbacks.summary import trainable_parameters
 
 logger = logging.getLogger("leyden")
 SHOWN = ("loss", "accuracy", "f1", "perplexity", "bleu", "map", "iou")
+PLAIN_NAMES = ("train_loss", "val_loss", "val_acc", "val_accuracy")  # as modules not written for leyden have them
 
 
 class Report(Callback):
@@ -65,7 +66,7 @@ class Report(Callback):
             batch_idx + 1,
             trainer.num_training_batches,
             "" if loss is None else f"  loss {loss.item():.4f}",
-            f"{self._rate(trainer):,.0f}",
+            _readable(self._rate(trainer)),
         )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,9 +88,9 @@ class Report(Callback):
     def _epoch_line(self, trainer: Trainer) -> None:
         """What is known of the epoch that has ended: only now have all its metrics been logged."""
         metrics_now = trainer.callback_metrics.items()
-        values = {name: value for name, value in metrics_now if name.rpartition("/")[2] in SHOWN}
+        values = {name: value for name, value in metrics_now if _is_shown(name.rpartition("/")[2])}
         if not self._validated:  # what is there is of an earlier epoch
-            values = {name: value for name, value in values.items() if not name.startswith("val/")}
+            values = {name: value for name, value in values.items() if not name.startswith(("val/", "val_"))}
         if not self._samples or not values:
             return
         metrics = "  ".join(f"{name} {value.item():.4f}" for name, value in sorted(values.items()))
@@ -98,6 +99,15 @@ class Report(Callback):
     def _rate(self, trainer: Trainer) -> float:
         seconds = time.perf_counter() - self._started - self._validated
         return self._samples * trainer.world_size / max(seconds, 1e-9)
+
+
+def _readable(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _is_shown(metric: str) -> bool:
+    """`metric` without its stage. A loss that is part of another is always of interest."""
+    return metric in SHOWN or metric in PLAIN_NAMES or metric.endswith("_loss")
 
 
 def _of(number: int, total: int | None) -> str:

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from typing import Any
 from leyden import __version__, plugins
 from leyden.errors import LeydenError
 
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "sacrebleu", "wandb", "timm")
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "sacrebleu", "wandb")
+FOR_DEVELOPERS = ("test", "dev")
+_EXTRA = re.compile(r"extra == [\"']([^\"']+)")
 Line = tuple[str, str]
 
 
@@ -26,13 +29,14 @@ def run(command: str, arguments: list[str]) -> int:
     problems: list[str] = []
     sections = {
         "software": list(_software()),
+        "extras": list(_extras()),
         "hardware": list(_hardware()),
         "data sets": list(_data_sets()),
         "runs": list(_run_folder(Path(options.runs), problems)),
         "plugins": list(_plugins(problems)),
     }
     for title, lines in sections.items():
-        width = max(len(name) for name, _ in lines)
+        width = max((len(name) for name, _ in lines), default=0)
         print(f"{title}:")
         print("\n".join(f"  {name:<{width}}  {text}" for name, text in lines), end="\n\n")
     print(f"{len(problems)} problems" if problems else "no problems")
@@ -49,6 +53,27 @@ def _software() -> Iterator[Line]:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             yield package, "not installed"
+
+
+def _extras() -> Iterator[Line]:
+    """The optional libraries, and what brings those that are missing."""
+    from packaging.requirements import Requirement
+
+    for text in importlib.metadata.requires("leyden") or []:
+        needed = Requirement(text)
+        extra = _EXTRA.search(str(needed.marker))
+        if extra is None or extra[1] in FOR_DEVELOPERS:
+            continue
+        try:
+            found = importlib.metadata.version(needed.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield needed.name, f"not installed: pip install 'leyden[{extra[1]}]'"
+            continue
+        right = needed.specifier.contains(found, prereleases=True)
+        yield (
+            needed.name,
+            found if right else f"{found}, needed is {needed.specifier}: pip install 'leyden[{extra[1]}]'",
+        )
 
 
 def _hardware() -> Iterator[Line]:

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +18,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from leyden.data import DataModule
 from leyden.main import main
-from leyden.plugins import path_of
+from leyden.plugins import cause, path_of
 from leyden.runs import Run
 from leyden.task import Task
-from leyden.testing.data import DataClass, load_all, make_inputs
-from leyden.testing.rules import require
+from leyden.testing.data import Fabricated
+from leyden.testing.rules import BrokenRule, require
 
 SECONDS = 120  # after which processes that wait for each other are ended
 SHOWN = 3000  # characters of what a failed command said
@@ -38,28 +38,34 @@ TaskClass = type[Task[Any]]
 
 
 @dataclass
-class Bench:
+class Bench(Fabricated):
     """A task, its data and a folder in which commands run."""
 
     task: TaskClass
-    data: DataClass
-    folder: Path
     options: Sequence[str]
+    has_failed: bool = False
 
     @cached_property
-    def arguments(self) -> dict[str, Any]:
-        """What the data module is made with; its data is written on the way."""
-        return self.data.fabricate(self.folder / "data")
+    def whole(self) -> Run:
+        """A run of two epochs, which several rules look at; the first of them says why there is none."""
+        require(not self.has_failed, "there is no trained run to look at", "The rule that broke first says why.")
+        self.has_failed = True
+        run = self.fit("whole", "--trainer.max_epochs", "2")
+        self.has_failed = False
+        return run
 
-    @cached_property
-    def module(self) -> DataModule[Any]:
-        """The data module with all splits."""
-        return load_all(self.data, self.arguments)
-
-    @cached_property
-    def inputs(self) -> list[str]:
-        """What `predict` is given."""
-        return make_inputs(self.data, self.module, self.folder / "inputs")
+    @contextlib.contextmanager
+    def hidden(self, *names: str) -> Iterator[None]:
+        """These parts of the folder are elsewhere for a while, where no command finds them."""
+        with tempfile.TemporaryDirectory(dir=self.folder.parent) as elsewhere:
+            there = [name for name in names if (self.folder / name).exists()]
+            for name in there:
+                (self.folder / name).rename(Path(elsewhere, name))
+            try:
+                yield
+            finally:
+                for name in there:
+                    Path(elsewhere, name).rename(self.folder / name)
 
     def fit_words(self, experiment: str, *more: str) -> list[str]:
         """`fit` for one epoch of two steps, unless `more` says otherwise."""
@@ -99,8 +105,10 @@ class Bench:
             ):
                 status = main(words)
         except Exception as error:
-            said_last = said.getvalue()[-SHOWN:]
-            raise AssertionError(f"{call} ends in {type(error).__name__}: {error}\n{said_last}") from error
+            raise BrokenRule(
+                f"{call} ends in {cause(error, self.task.__module__, self.data.__module__)}",
+                f"It said:\n{said.getvalue()[-SHOWN:]}",
+            ) from error
         require(status == 0, f"{call} gives status {status}", f"It said:\n{said.getvalue()[-SHOWN:]}")
 
     def launch(self, *commands: list[str]) -> None:
@@ -109,7 +117,9 @@ class Bench:
         script.write_text(SCRIPT, encoding="utf-8")
         script.with_suffix(".json").write_text(json.dumps(commands), encoding="utf-8")
         piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        process = subprocess.Popen([sys.executable, script.name], cwd=self.folder, start_new_session=True, **piped)
+        here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # what can be imported here
+        words = [sys.executable, script.name]
+        process = subprocess.Popen(words, cwd=self.folder, start_new_session=True, env=here, **piped)
         try:
             said, _ = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:

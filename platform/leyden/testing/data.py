@@ -7,7 +7,9 @@ import math
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,8 @@ from leyden.batches import ImageFacts
 from leyden.data import DataModule
 from leyden.download import NoSourceError
 from leyden.errors import DataError, LeydenError, UsageError
-from leyden.testing.rules import check_documented, equal, kind, require
+from leyden.rules import kind, undeclared_batch, wrong_batch
+from leyden.testing.rules import BrokenRule, check_documented, equal, require, require_kept
 
 SPLITS = ("train", "val", "test")
 INPUTS = 5  # for predict; an odd number, so that two processes get unequal shares
@@ -34,23 +37,43 @@ def check_data(data: DataClass, folder: Path) -> None:
         data: the class. No item that it fabricates may be the same in two splits, or that is taken for a leak.
         folder: an empty folder to work in.
     """
-    check_documented(data)
-    arguments = data.fabricate(folder / "data")
-    module = load_all(data, arguments)
-    _check_facts(module)
-    for split in SPLITS:
-        _check_batches(module, split)
-        _check_transform(module, split)
-        _check_shares(module, split)
-    _check_splits(module, load_all(data, arguments))
-    _check_inputs(data, module, {**arguments, "root": str(folder / "nowhere")}, folder / "inputs")
-    files = _files(folder / "data")
-    if not files:  # what is computed can neither be damaged nor be missing
-        return
-    for path in files[:: math.ceil(len(files) / DAMAGED_FILES)]:
-        _check_damaged(data, arguments, path, folder / "data")
-    for given in (arguments, {}):
-        _check_missing(data, {**given, "root": str(folder / "nowhere")}, folder / "nowhere")
+    case = Fabricated(data, folder)
+    for check in RULES.values():
+        check(case)
+
+
+@dataclass
+class Fabricated:
+    """A data module, and a folder for what it fabricates."""
+
+    data: DataClass
+    folder: Path
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """What the data module is made with; its data is written on the way."""
+        return self.data.fabricate(self.folder / "data")
+
+    @cached_property
+    def module(self) -> DataModule[Any]:
+        """The data module with all splits."""
+        try:
+            return load_all(self.data, self.arguments)
+        except LeydenError as error:
+            found = f"{self.data.__name__} cannot load what its fabricate() has written: {error}"
+            raise BrokenRule(
+                found, "It must be a tiny data set in the real on-disk format: there is no other."
+            ) from error
+
+    @cached_property
+    def inputs(self) -> list[str]:
+        """What `predict` is given."""
+        return make_inputs(self.data, self.module, self.folder / "inputs")
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the data set; none where it is computed."""
+        return _files(self.folder / "data")
 
 
 def load_all(data: DataClass, arguments: dict[str, Any]) -> DataModule[Any]:
@@ -81,7 +104,7 @@ def no_network() -> Iterator[None]:
 
 def make_inputs(data: DataClass, module: DataModule[Any], folder: Path) -> list[str]:
     """What `predict` is given: pictures of the test split as PNG files, or what the data module fabricates."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     source: Any = module.splits["test"]
     if hasattr(data, "fabricate_inputs"):
         fabricated: list[str] = data.fabricate_inputs(folder)
@@ -96,7 +119,6 @@ def make_inputs(data: DataClass, module: DataModule[Any], folder: Path) -> list[
 
 def _check_facts(module: DataModule[Any]) -> None:
     name, batch_type = type(module).__name__, type(module).batch_type()
-    require(batch_type, f"{name} does not declare its batches", f"Write `class {name}(DataModule[BatchType])`.")
     facts: Any = module.facts
     facts_class: Any = getattr(batch_type, "facts_class", lambda: type(None))()
     found = f"describe() of {name} gives {kind(facts)}, expected {facts_class.__name__}"
@@ -110,9 +132,9 @@ def _check_batches(module: DataModule[Any], split: str) -> None:
     name, source = f"the {split} split of {type(module).__name__}", module.splits[split]
     require(len(source), f"{name} is empty", "`fit` and `test` need every split.")
     indices = _some(source)
-    batch = source.__getitems__(indices)
-    right = type(batch) is type(module).batch_type()
-    require(right, f"{name} gives {kind(batch)}", "The task reads batches of the declared type.")
+    batch, declared = source.__getitems__(indices), type(module).batch_type()
+    assert declared is not None
+    require_kept(type(module).__name__, wrong_batch(f"the {split} split gives", batch, declared))
     for position, index in enumerate(indices):
         same = _holds(batch, position, source.__getitems__([index]))
         require(same, f"item {index} of {name} is another in a batch than alone", "Results would depend on batch size.")
@@ -169,6 +191,11 @@ def _check_splits(module: DataModule[Any], again: DataModule[Any]) -> None:
         why = "A run that is resumed would be validated on what it was trained on."
         require(same, f"the {split} split of {name} is another at the next start with the same seed", why)
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        if not module.held_out:
+            same = set(contents[one]) == set(contents[other])
+            why = "With held_out = False all splits are the same items."
+            require(same, f"{one} and {other} of {name} hold different items", why)
+            continue
         shared = len(set(contents[one]) & set(contents[other]))
         require(not shared, f"{one} and {other} of {name} share {shared} items", "Metrics on them would be too good.")
 
@@ -216,16 +243,17 @@ def _check_shares(module: DataModule[Any], split: str) -> None:
         require(once, f"{what}, some of its {len(source)} twice", "Metrics would differ from those of one process.")
 
 
-def _check_inputs(data: DataClass, module: DataModule[Any], arguments: dict[str, Any], folder: Path) -> None:
+def _check_inputs(case: Fabricated) -> None:
     """`predict` has its inputs and the checkpoint's facts, but not the data set."""
-    inputs = make_inputs(data, module, folder)
-    predicting = data(**arguments)
-    predicting.facts, predicting.inputs = module.facts, inputs
+    data, inputs = case.data, case.inputs
+    predicting = data(**{**case.arguments, "root": str(case.folder / "nowhere")})
+    predicting.facts, predicting.inputs = case.module.facts, inputs
     try:
         with no_network():
             predicting.setup("predict")
     except LeydenError as error:
-        raise AssertionError(f"{data.__name__} loads no inputs where its data set is missing: {error}") from error
+        found = f"{data.__name__} loads no inputs where its data set is missing: {error}"
+        raise BrokenRule(found, "`predict` is given its inputs and a checkpoint, and nothing else.") from error
     source: Any = predicting.splits["predict"]
     named = len(source) == len(inputs) and list(getattr(source, "inputs", ())) == inputs
     why = "Its attribute `inputs` must name each one, in the order given, for predictions.jsonl."
@@ -237,9 +265,10 @@ def _check_damaged(data: DataClass, arguments: dict[str, Any], path: Path, root:
     half = whole[: len(whole) // 2]
     damages = {"is empty": b"", "begins with other bytes": b"\xff" * 16 + whole[16:], "is cut in half": half}
     for damage, content in damages.items():
-        path.write_bytes(content)
+        with _damaged(path, content):
+            error = _error_of(data, arguments)
+            left = _files(root)
         found = f"{data.__name__} with a {path.name} that {damage}"
-        error = _error_of(data, arguments)
         if error is None:
             undetected = content is not half or not _is_text(whole)  # half a text is a text
             require(not undetected, f"{found} says nothing", "Training would go wrong in silence.")
@@ -247,8 +276,18 @@ def _check_damaged(data: DataClass, arguments: dict[str, Any], path: Path, root:
             named = isinstance(error, DataError) and path.name in str(error)
             why = "A DataError must name the file, for the person who has to replace it."
             require(named, f"{found} raises {type(error).__name__}: {error}", why)
-        require(_files(root) == files, f"{found} leaves new files", "They would be taken for good ones.")
-    path.write_bytes(whole)
+        require(left == files, f"{found} leaves new files", "They would be taken for good ones.")
+
+
+@contextlib.contextmanager
+def _damaged(path: Path, content: bytes) -> Iterator[None]:
+    """The file with another content."""
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
 
 
 def _check_missing(data: DataClass, arguments: dict[str, Any], nowhere: Path) -> None:
@@ -286,3 +325,41 @@ def _is_text(content: bytes) -> bool:
         return "\0" not in content.decode()
     except UnicodeDecodeError:
         return False
+
+
+def _check_declared(case: Fabricated) -> None:
+    require_kept(case.data.__name__, undeclared_batch(case.data, "DataModule"))
+
+
+def _each_split(check: Callable[[DataModule[Any], str], None]) -> Callable[[Fabricated], None]:
+    def check_splits(case: Fabricated) -> None:
+        for split in SPLITS:
+            check(case.module, split)
+
+    return check_splits
+
+
+def _check_damaged_files(case: Fabricated) -> None:
+    files = case.files
+    for path in files[:: math.ceil(len(files) / DAMAGED_FILES) or 1]:
+        _check_damaged(case.data, case.arguments, path, case.folder / "data")
+
+
+def _check_missing_files(case: Fabricated) -> None:
+    nowhere = case.folder / "nowhere"
+    for given in (case.arguments, {}) if case.files else ():  # what is computed cannot be missing
+        _check_missing(case.data, {**given, "root": str(nowhere)}, nowhere)
+
+
+RULES: dict[str, Callable[[Fabricated], None]] = {
+    "documented": lambda case: check_documented(case.data),
+    "declares_its_batches": _check_declared,
+    "facts": lambda case: _check_facts(case.module),
+    "batches": _each_split(_check_batches),
+    "transform": _each_split(_check_transform),
+    "shared_by_processes": _each_split(_check_shares),
+    "splits": lambda case: _check_splits(case.module, load_all(case.data, case.arguments)),
+    "inputs_of_predict": _check_inputs,
+    "damaged_files": _check_damaged_files,
+    "missing_files": _check_missing_files,
+}

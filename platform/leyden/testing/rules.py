@@ -8,12 +8,28 @@ import torch
 from torch import Tensor
 
 from leyden.plugins import arguments
+from leyden.rules import Breach
+
+
+class BrokenRule(AssertionError):  # noqa: N818  # a verdict, not a mishap
+    """What was found, and why it matters."""
+
+    def __init__(self, found: str, why: str) -> None:
+        super().__init__(f"{found}. {why}")
+        self.found = found
+        self.why = why
 
 
 def require(condition: object, found: str, why: str) -> None:
-    """AssertionError unless the condition holds: what was found, and why it matters."""
+    """BrokenRule unless the condition holds: what was found, and why it matters."""
     if not condition:
-        raise AssertionError(f"{found}. {why}")
+        raise BrokenRule(found, why)
+
+
+def require_kept(name: str, breach: Breach | None) -> None:
+    """BrokenRule for what the engine would refuse as well, in its words."""
+    if breach is not None:
+        raise BrokenRule(f"{name}: {breach.found}", breach.why)
 
 
 def check_documented(cls: type) -> None:
@@ -41,8 +57,3 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, tuple | list):
         return len(one) == len(other) and all(map(equal, one, other))
     return bool(one == other)
-
-
-def kind(value: Any) -> str:
-    """What a value is, for a message."""
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

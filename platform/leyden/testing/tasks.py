@@ -4,17 +4,18 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import yaml
 
-from leyden.runs import Run, read_checkpoint
+from leyden.rules import undeclared_batch
+from leyden.runs import read_checkpoint
 from leyden.task import SECTION
 from leyden.testing.commands import ON_CPU, Bench, TaskClass, history
 from leyden.testing.data import DataClass
-from leyden.testing.rules import check_documented, equal, require
+from leyden.testing.rules import BrokenRule, check_documented, equal, require, require_kept
 
 # relative, of small numbers absolute: a mean of the same numbers in another order; the same network, compiled
 ORDER, COMPILED = 1e-6, 1e-4
@@ -31,17 +32,9 @@ def check_task(task: TaskClass, data: DataClass, folder: Path, options: Sequence
         options: further options of `fit`, such as `--model.net LeNet`. With them training must be repeatable: without
             dropout and random augmentation.
     """
-    check_documented(task)
-    found = f"{task.__name__} reads {task.batch_type()}, {data.__name__} gives {data.batch_type()}"
-    require(task.batch_type() is data.batch_type() is not None, found, "No data could be found for the task.")
-    bench = Bench(task, data, folder, options)
-    whole = bench.fit("whole", "--trainer.max_epochs", "2")
-    _check_metrics(bench, whole)
-    _check_checkpoint(bench, whole)
-    _check_repeated(bench, whole)
-    _check_schedule(bench)
-    _check_bfloat16(bench, whole)
-    _check_predict(bench, whole)
+    bench = Bench(data, folder, task, options)
+    for check in RULES.values():
+        check(bench)
 
 
 def check_processes(task: TaskClass, data: DataClass, folder: Path, options: Sequence[str] = ()) -> None:
@@ -50,7 +43,10 @@ def check_processes(task: TaskClass, data: DataClass, folder: Path, options: Seq
     Arguments as for `check_task`; a network with batch norm finds the most mistakes. `data` must fabricate odd numbers
     of validation and test items.
     """
-    bench = Bench(task, data, folder, options)
+    _check_two_processes(Bench(data, folder, task, options))
+
+
+def _check_two_processes(bench: Bench) -> None:
     last = bench.first_run("two").last
     two = [*ON_CPU, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     bench.launch(
@@ -64,7 +60,7 @@ def check_processes(task: TaskClass, data: DataClass, folder: Path, options: Seq
     _require_close("the test in two processes", tested, bench.evaluate("test", last, whole), ORDER)
     bench.run("predict", str(last), *bench.inputs, *ON_CPU, "--out", "predict_one")
     one, both = bench.records("predict_one"), bench.records("predict_two")
-    found = f"`predict` of {task.__name__} gives other records in two processes: {both}, in one {one}"
+    found = f"`predict` of {bench.task.__name__} gives other records in two processes: {both}, in one {one}"
     require(_without_floats(one) == _without_floats(both), found, "The number of processes must not matter.")
 
 
@@ -75,7 +71,10 @@ def check_compiled(
 
     Arguments as for `check_task`. `backend` is torch.compile's; `inductor` needs a C++ compiler and half a minute.
     """
-    bench = Bench(task, data, folder, options)
+    _check_compilation(Bench(data, folder, task, options), backend)
+
+
+def _check_compilation(bench: Bench, backend: str = "aot_eager") -> None:
     # batches of one size are compiled once for training and once for evaluation
     size = f"--data.batch_size={len(bench.module.splits['val'])}"
     run = bench.fit("compiled", "--model.compile", backend, size)
@@ -88,7 +87,16 @@ def check_compiled(
     torch.compiler.reset()
 
 
-def _check_metrics(bench: Bench, run: Run) -> None:
+def _check_declared(bench: Bench) -> None:
+    task, data = bench.task, bench.data
+    for cls, base in ((task, "Task"), (data, "DataModule")):
+        require_kept(cls.__name__, undeclared_batch(cls, base))
+    found = f"{task.__name__} reads {task.batch_type()}, {data.__name__} gives {data.batch_type()}"
+    require(task.batch_type() is data.batch_type(), found, "No data could be found for the task.")
+
+
+def _check_metrics(bench: Bench) -> None:
+    run = bench.whole
     name, monitor, mode = bench.task.__name__, bench.task.monitor, bench.task.mode
     logged = {metric for row in history(run) for metric in row}
     tested = bench.evaluate("test", run.last)
@@ -104,20 +112,21 @@ def _check_metrics(bench: Bench, run: Run) -> None:
     require(run.best.is_file(), f"{name} leaves no {run.best}", "`test` and `predict` take the best checkpoint.")
 
 
-def _check_checkpoint(bench: Bench, run: Run) -> None:
-    checkpoint = read_checkpoint(run.last)
+def _check_checkpoint(bench: Bench) -> None:
+    checkpoint = read_checkpoint(bench.whole.last)
     for section in ("hyper_parameters", SECTION):
         try:
             json.dumps(checkpoint[section])
         except TypeError as error:
-            raise AssertionError(
-                f"the checkpoint of {bench.task.__name__} holds more than plain values in {section}: {error}. It must "
-                "load without running anybody's code, and after that code has changed."
+            raise BrokenRule(
+                f"the checkpoint of {bench.task.__name__} holds more than plain values in {section}: {error}",
+                "It must load without running anybody's code, and after that code has changed.",
             ) from error
 
 
-def _check_repeated(bench: Bench, whole: Run) -> None:
+def _check_repeated(bench: Bench) -> None:
     """The saved config trains the same again, also when training stops and is resumed."""
+    whole = bench.whole
     words = ["fit", "--config", str(whole.path / "config.yaml"), "--experiment", "resumed"]
     resumed = bench.fit(*words, "--trainer.max_epochs", "1")
     first, again = (yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8")) for run in (whole, resumed))
@@ -137,7 +146,8 @@ def _check_schedule(bench: Bench) -> None:
     require(last < first / 10, found, why)
 
 
-def _check_bfloat16(bench: Bench, whole: Run) -> None:
+def _check_bfloat16(bench: Bench) -> None:
+    whole = bench.whole
     run = bench.fit("bf16", "--trainer.precision", "bf16-mixed")
     kept, expected = ([value.dtype for value in read_checkpoint(r.last)["state_dict"].values()] for r in (run, whole))
     found = f"with bf16-mixed the weights of {bench.task.__name__} change their types"
@@ -147,16 +157,14 @@ def _check_bfloat16(bench: Bench, whole: Run) -> None:
     require(math.isfinite(loss), f"with bf16-mixed the loss of {bench.task.__name__} is {loss}", why)
 
 
-def _check_predict(bench: Bench, run: Run) -> None:
+def _check_predict(bench: Bench) -> None:
     """The checkpoint alone, elsewhere: no run folder, no config, no data set."""
-    assert bench.inputs  # made from the data set, which goes now
+    inputs = bench.inputs  # made from the data set
     alone = bench.folder / "alone" / "model.ckpt"
-    alone.parent.mkdir()
-    shutil.move(run.last, alone)
-    shutil.rmtree(bench.folder / "runs")
-    if (bench.folder / "data").exists():  # data that is computed has no files
-        shutil.rmtree(bench.folder / "data")
-    bench.run("predict", str(alone), *bench.inputs, *ON_CPU, "--out", "predicted")
+    alone.parent.mkdir(exist_ok=True)
+    shutil.copy(bench.whole.last, alone)
+    with bench.hidden("runs", "data"):
+        bench.run("predict", str(alone), *inputs, *ON_CPU, "--out", "predicted")
     empty = [record["input"] for record in bench.records("predicted") if not record.keys() - {"index", "input"}]
     require(not empty, f"{bench.task.__name__} predicts nothing for {empty}", "predict() gives what it found for each.")
 
@@ -183,3 +191,19 @@ def _without_floats(node: object) -> object:
     return (
         [_without_floats(value) for value in node if not isinstance(value, float)] if isinstance(node, list) else node
     )
+
+
+RULES: dict[str, Callable[[Bench], None]] = {
+    "documented": lambda bench: check_documented(bench.task),
+    "declares_its_batches": _check_declared,
+    "trains_and_logs": _check_metrics,
+    "saved_as_plain_values": _check_checkpoint,
+    "repeated_and_resumed": _check_repeated,
+    "schedule": _check_schedule,
+    "bfloat16": _check_bfloat16,
+    "predicts_from_the_checkpoint": _check_predict,
+}
+FURTHER_RULES: dict[str, Callable[[Bench], None]] = {
+    "two_processes": _check_two_processes,
+    "compiled": _check_compilation,
+}

@@ -13,6 +13,7 @@ from torchmetrics import Metric, MetricCollection
 from leyden.batches import IGNORED, TextFacts, TokenWindows
 from leyden.errors import UsageError
 from leyden.networks import dry_run
+from leyden.plugins import named
 from leyden.task import Record, Stage, Task
 from leyden_plugins.language_model.generation import Sampling, State, generate
 from leyden_plugins.language_model.metrics import BitsPerToken, Perplexity
@@ -74,7 +75,7 @@ class LanguageModel(Task[TokenWindows]):
         found: Any = dry_run(net, torch.zeros(1, 2, dtype=torch.int64))
         if not (isinstance(found, tuple) and len(found) == 2 and getattr(found[0], "shape", ()) == (1, 2, symbols)):
             raise UsageError(
-                f"{type(net).__name__} is no language model: it does not make logits (1, 2, {symbols}) and a state of "
+                f"{named(type(net))} is no language model: it does not make logits (1, 2, {symbols}) and a state of "
                 "tokens (1, 2)."
             )
         return net

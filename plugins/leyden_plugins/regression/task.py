@@ -15,6 +15,7 @@ from leyden.batches import LabelledRows, TableFacts
 from leyden.errors import UsageError
 from leyden.folders import write_csv
 from leyden.networks import dry_run
+from leyden.plugins import named
 from leyden.task import Record, Stage, Task
 from leyden_plugins.regression.figures import fitted_line, prediction_against_truth, residuals
 from leyden_plugins.regression.metrics import CentredR2, Points, RootMeanSquaredLogError
@@ -67,7 +68,7 @@ class Regressor(Task[LabelledRows]):
             raise UsageError(f"{type(net).__name__} cannot take rows of {features} features: {error}") from error
         if predictions.shape != (1, 1):
             raise UsageError(
-                f"{type(net).__name__} gives {tuple(predictions.shape)} for one row of {features} features, expected "
+                f"{named(type(net))} gives {tuple(predictions.shape)} for one row of {features} features, expected "
                 "(1, 1): a network for pictures does not serve here."
             )
         return net

@@ -1,0 +1,1 @@
+"""Forecasting of time series. Imports nothing, so that `leyden list` stays quick."""

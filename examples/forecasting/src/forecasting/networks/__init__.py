@@ -1,0 +1,1 @@
+"""The networks, one file for each: net(history, horizon) maps (B, history) to (B, horizon)."""

@@ -1,0 +1,1 @@
+"""NewData: labelled pictures for leyden. Imports nothing, so that `leyden list` stays quick."""

@@ -1,0 +1,1 @@
+"""NewTask: classification of signals. Imports nothing, so that `leyden list` stays quick."""
