@@ -234,6 +234,15 @@ class StyleFacts(Facts):
 
     pairs: tuple[tuple[str, str, int, int], ...]
 
+    def conflicts(self, other: Facts) -> list[str]:
+        """Other pairs, by both numbers and the first pair that differs."""
+        assert isinstance(other, StyleFacts)
+        for number, (mine, theirs) in enumerate(zip_longest(self.pairs, other.pairs)):
+            if mine != theirs:
+                counts = f"{len(self.pairs)} pairs -> {len(other.pairs)}"
+                return [f"{counts}; the first difference is pair {number}: {mine or 'none'} -> {theirs or 'none'}"]
+        return []
+
 
 class StylePairs(NamedTuple):
     """Content pictures, each with the style picture in whose manner it is to be painted. Three channels, RGB.
@@ -241,8 +250,9 @@ class StylePairs(NamedTuple):
     All contents of a batch have one size, and all styles have one.
 
     contents: (B, 3, H, W); uint8 as stored, float32 in [0, 1] once scaled.
-    styles: (B, 3, h, w) of the same dtype and range; may be an expanded view of one style.
-    pairs: (B,) int64, the index of the pair in the facts.
+    styles: (B, 3, h, w) of the same dtype and range; may be an expanded view of one style. In `predict` nobody knows
+        the style: h and w are 0.
+    pairs: (B,) int64, the index of the pair in the facts; -1 where it is none of them.
     """
 
     contents: Tensor

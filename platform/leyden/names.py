@@ -193,11 +193,6 @@ def _use_plugin_files(named: Any, config: str) -> None:
         )
 
 
-def read_config(file: str) -> dict[str, Any]:
-    """A YAML config with its short names resolved. Raises UsageError for a file that is missing or is no mapping."""
-    return _resolve_config(file, _read(file))
-
-
 def _resolve_config(file: str, config: dict[str, Any]) -> dict[str, Any]:
     try:
         return {key: _resolve_node(str(key), value) for key, value in config.items()}
@@ -206,6 +201,7 @@ def _resolve_config(file: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: str) -> dict[str, Any]:
+    """A YAML config. Raises UsageError for a file that is missing or is no mapping."""
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

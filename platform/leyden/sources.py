@@ -18,6 +18,7 @@ _ROOTS = {
 # whatever class of these comes from torch's, torchvision's or timm's own files is a network
 _NETWORKS = ("torch.nn.", "torchvision.models.", "timm.models.")
 _NO_NETWORKS = ("Parameter", "Buffer", "ParameterList", "ParameterDict")
+_NEVER = ("torchmetrics.",)  # modules of torch, but no networks
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def kind_of(module: str, name: str) -> str | None:
     queue = [f"{module}.{name}"]
     while queue and len(seen) < DEEPEST:
         ancestor = queue.pop(0)
-        if ancestor in seen:
+        if ancestor in seen or ancestor.startswith(_NEVER):
             continue
         seen.append(ancestor)
         if found := _root_kind(ancestor):

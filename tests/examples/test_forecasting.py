@@ -49,7 +49,7 @@ def test_it_is_listed_under_its_own_package(site: Path, tmp_path: Path) -> None:
 
 def test_its_recipe_trains_and_forecasts(site: Path, tmp_path: Path) -> None:
     run(site, tmp_path, ["forecasting.made_up", "loads.csv"])
-    options = ["--model.net", "NLinear", "--trainer.max_epochs", "1"]
+    options = ["--model.net", "NLinear", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "5"]
     run(site, tmp_path, ["leyden.main", "fit", "--config", str(EXAMPLE / "loads.yaml"), *options])
     run(site, tmp_path, ["leyden.main", "predict", "runs/loads/1", "loads.csv"])
     lines = (tmp_path / "runs/loads/1/predictions/predictions.jsonl").read_text().splitlines()

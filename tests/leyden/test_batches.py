@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from leyden.batches import ImageFacts, LabelledRows, TableFacts
+from leyden.batches import Facts, ImageFacts, LabelledRows, StyleFacts, StylePairs, TableFacts
 
 FACTS = TableFacts(
     feature_names=("area", "area is missing", "zone=A", "zone=B"),
@@ -20,8 +20,11 @@ FACTS = TableFacts(
 )
 
 
-@pytest.mark.parametrize("facts", [FACTS, ImageFacts(3, (24, 32), ("cat", "dog"))])
-def test_facts_survive_a_file_format_without_tuples(facts: TableFacts | ImageFacts) -> None:
+STYLES = StyleFacts((("hill.png", "oak.jpg", 300, 450), ("lake.png", "oak.jpg", 200, 300)))
+
+
+@pytest.mark.parametrize("facts", [FACTS, ImageFacts(3, (24, 32), ("cat", "dog")), STYLES])
+def test_facts_survive_a_file_format_without_tuples(facts: Facts) -> None:
     again = type(facts).from_primitives(json.loads(json.dumps(facts.to_primitives())))
     assert again == facts
     assert hash(again) == hash(facts), "a list somewhere inside could not be hashed"
@@ -57,3 +60,13 @@ def test_other_statistics_are_no_conflict() -> None:
 )
 def test_conflicts(other: TableFacts, lines: list[str]) -> None:
     assert FACTS.conflicts(other) == lines
+
+
+def test_pictures_that_were_painted_are_no_others() -> None:
+    assert StylePairs.facts_class() is StyleFacts
+    assert STYLES.conflicts(STYLES) == []
+    first, (content, *rest) = STYLES.pairs
+    assert STYLES.conflicts(StyleFacts((first, ("sea.png", *rest)))) == [
+        f"2 pairs -> 2; the first difference is pair 1: {(content, *rest)} -> {('sea.png', *rest)}"
+    ]
+    assert STYLES.conflicts(StyleFacts((first,)))[0].endswith(f"pair 1: {(content, *rest)} -> none")

@@ -7,11 +7,15 @@ import pytest
 import yaml
 
 from leyden.errors import UsageError
-from leyden.names import load_yaml, read_config, resolve_arguments
+from leyden.names import load_yaml, resolve_arguments
 
 TASK = "leyden_plugins.classification.task.ImageClassifier"
 LENET = "leyden_plugins.classification.networks.lenet.LeNet"
 FASHION = "leyden_datamodules.fashion_mnist.FashionMNIST"
+
+
+def read_config(file: str) -> Any:
+    return yaml.safe_load(resolve_arguments(["--config", file])[1])
 
 
 def config_of(text: str) -> Any:

@@ -44,15 +44,9 @@ def run(command: str, arguments: list[str]) -> int:
         raise unknown("kind", options.kind, KINDS)
     name = class_name(options.name)
     module = module_name(name)
-    names = {
-        f"New{options.kind.capitalize()}": name,
-        f"new_{options.kind}": module,
-        f"new-{options.kind}": module.replace("_", "-"),
-        "leyden>=0.0": f"leyden>={__version__.rpartition('.')[0]}",
-    }
-    files = dict(sorted(_rendered(TEMPLATES / options.kind, names)))
-    offered = _offered(files["pyproject.toml"])
     folder = Path(options.into) / module
+    files = dict(sorted(_rendered(options.kind, name, module)))
+    offered = _offered(files["pyproject.toml"])
     _require_place(folder)
     _require_unused(options.kind, name)
     _require_free(module, offered)
@@ -81,16 +75,20 @@ def module_name(class_name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
 
 
-def _rendered(template: Path, names: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """The files of a template, path and text, with the names changed in both."""
+def _rendered(kind: str, name: str, module: str) -> Iterator[tuple[str, str]]:
+    """The files of a kind's template, path and text, with the names changed in both."""
+    names = {
+        f"New{kind.capitalize()}": name,
+        f"new_{kind}": module,
+        f"new-{kind}": module.replace("_", "-"),
+        "leyden>=0.0": f"leyden>={__version__.rpartition('.')[0]}",
+    }
     pattern = re.compile("|".join(map(re.escape, names)))
-    for path in sorted(template.rglob("*")):
-        relative = path.relative_to(template)
+    for path in (TEMPLATES / kind).rglob("*"):
+        relative = path.relative_to(TEMPLATES / kind)
         if path.is_file() and not any(map(LEFT_BEHIND.fullmatch, relative.parts)):
-            file, text = (
-                pattern.sub(lambda found: names[found[0]], each)
-                for each in (relative.as_posix(), path.read_text(encoding="utf-8"))
-            )
+            texts = (relative.as_posix(), path.read_text(encoding="utf-8"))
+            file, text = (pattern.sub(lambda found: names[found[0]], each) for each in texts)
             yield file, text
 
 

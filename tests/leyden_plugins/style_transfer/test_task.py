@@ -222,6 +222,22 @@ def test_only_pictures_in_the_batch_move() -> None:
     assert moved == [True, False, True]
 
 
+def test_with_several_processes_each_parameter_has_a_gradient_and_only_painted_pictures_move(monkeypatch: Any) -> None:
+    monkeypatch.setattr("leyden_plugins.style_transfer.task._in_processes", lambda: True)
+    task = make_task(pairs=2, stages=2).train()
+    optimizer: Any = task.configure_optimizers()
+    before: list[Tensor] = []
+    for batch in (batch_of(0, 1), batch_of(0)):
+        before = [layer.clone() for layer in task.canvas.parameters()]
+        optimizer.zero_grad()
+        task.loss(task.outputs(batch), batch).backward()
+        assert all(layer.grad is not None for layer in task.canvas.parameters()), "other processes would wait"
+        task.on_before_optimizer_step(optimizer)
+        optimizer.step()
+    moved = [not torch.equal(layer, old) for layer, old in zip(task.canvas.parameters(), before, strict=True)]
+    assert moved == [True, False, False, False], "the first stage of the first picture"
+
+
 @pytest.mark.parametrize("start", ["content", "noise"])
 def test_the_same_seed_paints_the_same_picture(arguments: dict[str, Any], start: Any) -> None:
     pictures = []
