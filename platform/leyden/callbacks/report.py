@@ -87,8 +87,9 @@ class Report(Callback):
 
     def _epoch_line(self, trainer: Trainer) -> None:
         """What is known of the epoch that has ended: only now have all its metrics been logged."""
-        metrics_now = trainer.callback_metrics.items()
-        values = {name: value for name, value in metrics_now if _is_shown(name.rpartition("/")[2])}
+        watched = _metric(getattr(trainer.lightning_module, "monitor", "loss"))
+        metrics_now = {name: (_metric(name), value) for name, value in trainer.callback_metrics.items()}
+        values = {name: value for name, (metric, value) in metrics_now.items() if metric == watched or _is_shown(metric)}
         if not self._validated:  # what is there is of an earlier epoch
             values = {name: value for name, value in values.items() if not name.startswith(("val/", "val_"))}
         if not self._samples or not values:
@@ -105,8 +106,13 @@ def _readable(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
+def _metric(name: str) -> str:
+    """A metric's name without its stage."""
+    return name.rpartition("/")[2]
+
+
 def _is_shown(metric: str) -> bool:
-    """`metric` without its stage. A loss that is part of another is always of interest."""
+    """A loss that is part of another is always of interest."""
     return metric in SHOWN or metric in PLAIN_NAMES or metric.endswith("_loss")
 
 

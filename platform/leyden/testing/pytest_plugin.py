@@ -14,6 +14,7 @@ or in a test of one's own, by the fixture:
 Every run of pytest in an environment with leyden loads this file: it imports nothing but pytest until it is asked.
 """
 
+import logging
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -87,10 +88,13 @@ class RuleItem(pytest.Item):
         """Pytest's hook."""
         from leyden.testing.cases import NotTried
 
+        logging.disable(logging.DEBUG)  # torch.compile writes thousands of lines, all shown with a failure
         try:
             self.parent.case.check(self.name, self.parent.folder)
         except NotTried as reason:
             pytest.skip(str(reason))
+        finally:
+            logging.disable(logging.NOTSET)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Pytest's hook: a broken rule in words; anything else with its traceback."""
