@@ -85,7 +85,9 @@ def pad_to_multiple(images: Tensor, stride: int) -> Tensor:
     height, width = images.shape[-2:]
     if height % stride == 0 and width % stride == 0:
         return images  # F.pad would copy them
-    return F.pad(images, (0, -width % stride, 0, -height % stride))
+    # in a form that torch.compile can follow when sizes vary: not -width % stride
+    right, below = (-(-side // stride) * stride - side for side in (width, height))
+    return F.pad(images, (0, right, 0, below))
 
 
 class ResNetLayers(nn.Sequential):

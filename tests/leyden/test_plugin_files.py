@@ -102,9 +102,7 @@ def test_what_a_class_is_follows_from_its_source(
     assert "told_by_source" not in sys.modules
 
 
-def test_list_offers_the_classes_of_a_file_without_running_it(
-    write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_list_offers_the_classes_of_a_file_without_running_it(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     source = NETWORK.format(name="Listed") + "\n\nclass _Hidden(Listed): ...\n\n\nclass Helper: ...\n"
     path = write("parts/listed_parts.py", source + "\n\nraise RuntimeError('was run')\n")
 
@@ -172,9 +170,7 @@ def test_short_names_from_a_file_and_the_run_that_remembers_it(
     assert {**again, "experiment": 0} == {**config, "experiment": 0}
 
 
-def test_a_run_whose_file_was_moved(
-    write: Write, data_options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_whose_file_was_moved(write: Write, data_options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     path = write("parts/moved_net.py")
     assert fit(*data_options, "--plugins", str(path)) == 0
     (Path("new")).mkdir()
@@ -274,8 +270,16 @@ def test_two_processes_find_the_file(named: str, write: Write, data_options: lis
     [
         ("nowhere.py", None, "--plugins nowhere.py: there is no such file."),
         ("notes.txt", b"x", "--plugins notes.txt is no Python file: its name does not end in .py."),
-        ("my-net.py", b"", "--plugins my-net.py cannot be imported under this name. Rename it, for example to my_net.py."),
-        ("class.py", b"", "--plugins class.py cannot be imported under this name. Rename it, for example to class_.py."),
+        (
+            "my-net.py",
+            b"",
+            "--plugins my-net.py cannot be imported under this name. Rename it, for example to my_net.py.",
+        ),
+        (
+            "class.py",
+            b"",
+            "--plugins class.py cannot be imported under this name. Rename it, for example to class_.py.",
+        ),
         ("wrong_syntax.py", b"x = 1\ndef f(:\n", "--plugins wrong_syntax.py cannot be read as Python: line 2: "),
         ("binary.py", b"\xff\xfe", "--plugins binary.py cannot be read as Python: it is not UTF-8 text."),
         ("nothing.py", b"\0", "--plugins nothing.py cannot be read as Python: source code string cannot contain null"),
@@ -300,7 +304,9 @@ def test_two_files_of_one_name(write: Write, capsys: pytest.CaptureFixture[str])
     write("b/same_net.py")
     assert main(["list", "--plugins", "a/same_net.py", "--plugins=b/same_net.py"]) == 2
     message = capsys.readouterr().err
-    assert message.startswith(f"error: --plugins b/same_net.py: {first} has the same name, and both would be the module")
+    assert message.startswith(
+        f"error: --plugins b/same_net.py: {first} has the same name, and both would be the module"
+    )
     assert main(["list", "--plugins", "a/same_net.py", "--plugins=a/../a/same_net.py"]) == 0, "one file, named twice"
 
 

@@ -1,5 +1,6 @@
 """Plugins are found through metadata alone; broken, slow and twice-named ones harm nobody but who asks for them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leyden import plugins
+from leyden import __version__, plugins
 from leyden.errors import UsageError
 from leyden.main import main
 from leyden.plugins import PluginError
@@ -205,7 +206,128 @@ def test_import_class_says_which_part_does_not_exist(class_path: str, message: s
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("words", [["list"], ["list", "data"], ["--version"], ["--help"], ["-h"], ["fitt"], []])
+def require(site: Any, package: str, *requirements: str) -> None:
+    """Add to a package's metadata what it requires."""
+    [info] = site.folder.glob(f"{package}-*.dist-info")
+    with (info / "METADATA").open("a") as file:
+        file.writelines(f"Requires-Dist: {requirement}\n" for requirement in requirements)
+
+
+@pytest.mark.parametrize(
+    ("requirements", "asked"),
+    [
+        ([], None),
+        (["leyden"], None),
+        (["leyden>=0.0", "torch>=99"], None),
+        (["torch", "leyden>=9"], "leyden>=9"),
+        (["Leyden[timm] (<0.1,>=0.0.1)"], "leyden<0.1,>=0.0.1"),
+        (["leyden>=9; python_version<'3'", "leyden>=9; extra == 'all'"], None),
+        (["= not a requirement =", "leyden==7.*"], "leyden==7.*"),
+    ],
+)
+def test_a_plugin_made_for_another_leyden(
+    requirements: list[str], asked: str | None, site: Any, data_options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is listed, stops nobody, and says what it needs when it is asked for."""
+    plugins.required.cache_clear()
+    site.add("future", {"networks": {"Later": "future_net:Net"}}, "2.0", future_net=NETWORK)
+    require(site, "future", *requirements)
+    fit = ["fit", "--model", "ImageClassifier", *data_options, "--trainer.fast_dev_run=true", "--model.net"]
+
+    assert main(["list", "networks"]) == 0
+    assert "Later" in capsys.readouterr().out
+    assert "future_net" not in sys.modules
+    if asked is None:
+        assert main([*fit, "Later"]) == 0
+        return
+    assert main([*fit, "LeNet"]) == 0
+    assert main([*fit, "Later"]) == 2
+    message = (
+        f"network 'Later' of package future 2.0 (future_net:Net) is made for {asked}; this is leyden {__version__}. "
+        f"Install {asked}, or a release of future for leyden {__version__}."
+    )
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert main(["list", "networks", "--broken"]) == 1
+    assert capsys.readouterr().out == f"{message}\n"
+    plugins.required.cache_clear()
+
+
+def test_list_for_programs(site: Any, broken: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    site.add("others", {"networks": {"LeNet": "others_net:Net"}}, "2.5", others_net=NETWORK)
+    require(site, "others", "leyden>=0.1,<1")
+    plugins.required.cache_clear()
+
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"leyden", "tasks", "networks", "data"}
+    assert {"ImageClassifier", "Regressor"} <= {entry["name"] for entry in found["tasks"]}
+    ours, theirs = (entry for entry in found["networks"] if entry["name"] == "LeNet")
+    assert ours["class_path"] == "leyden_plugins.classification.networks.lenet.LeNet"
+    assert theirs == {
+        "name": "LeNet",
+        "qualified_name": "others/LeNet",
+        "class_path": "others_net.Net",
+        "description": "A network of someone else.",
+        "package": "others",
+        "version": "2.5",
+        "file": None,
+        "requires_leyden": "leyden<1,>=0.1",
+    }
+
+    assert main(["list", "networks", "--broken", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"leyden", "networks"}
+    assert {entry["name"]: broken[entry["name"]] in entry["cause"] for entry in found["networks"]} == dict.fromkeys(
+        broken, True
+    )
+
+
+MARK = "open({place!r}, 'a').write(__name__ + ' ')\n"
+
+
+def test_hostile_plugins_are_noticed_by_nobody_who_does_not_ask(
+    site: Any, data_options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One raises, one takes 5 s, one names nothing, one is of the future, two have one name: in a process of its own."""
+    mark = MARK.format(place=str(tmp_path / "imported"))
+    twins = {"networks": {"Twin": "PACKAGE_net:Net"}}
+    site.add("raising", {"networks": {"Raising": "raising_net:Net"}}, raising_net=f"{mark}raise OSError('licence')\n")
+    site.add("slow", {"tasks": {"Slow": "slow_net:Net"}}, slow_net=f"{mark}import time\ntime.sleep(5)\n{NETWORK}")
+    site.add("nothing", {"data": {"Nothing": "nothing_data:Data"}}, nothing_data=mark)
+    site.add("future", {"networks": {"Future": "future_net:Net"}}, future_net=mark + NETWORK)
+    require(site, "future", "leyden>=9")
+    for package in ("one", "two"):
+        point = twins["networks"]["Twin"].replace("PACKAGE", package)
+        site.add(package, {"networks": {"Twin": point}}, **{f"{package}_net": mark + NETWORK})
+    fit = ["fit", "--model", "ImageClassifier", "--model.net", "LeNet", *data_options, "--trainer.fast_dev_run=true"]
+
+    def run(words: list[str], path: str) -> tuple[str, float]:
+        program = "import sys; from leyden.main import main; sys.exit(main(sys.argv[1:]))"
+        started = time.perf_counter()
+        environment = {**os.environ, "PYTHONPATH": path}
+        done = subprocess.run([sys.executable, "-c", program, *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, time.perf_counter() - started
+
+    plain = min(run(["list"], "")[1] for _ in range(3))
+    listed, _ = run(["list"], str(site.folder))
+    assert min(run(["list"], str(site.folder))[1] for _ in range(3)) < plain + 0.5
+    run(fit, str(site.folder))
+
+    assert not (tmp_path / "imported").exists()
+    shown = {line.split()[0] for line in listed.splitlines() if line}
+    assert shown >= {"Raising", "Slow", "Nothing", "Future", "one/Twin", "two/Twin"}
+    asked = {"Raising": "OSError: licence", "Future": "is made for leyden>=9", "Twin": "Write one/Twin or two/Twin."}
+    plugins.required.cache_clear()
+    for name, cause in asked.items():
+        assert main([*fit, "--model.net", name]) == 2
+        assert cause in capsys.readouterr().err
+    plugins.required.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "words", [["list"], ["list", "--json"], ["list", "data"], ["--version"], ["--help"], ["-h"], ["fitt"], []]
+)
 def test_what_needs_no_torch_imports_none(words: list[str], tmp_path: Path) -> None:
     """A fresh interpreter in which torch, lightning and the plugins cannot be imported at all."""
     traps = tmp_path / "traps"

@@ -269,14 +269,15 @@ def test_rules_that_need_the_run_that_failed_do_not_try_again(pytester: pytest.P
         ("{family}.PairFacts", "{family}.PairFacts is no task, no network and no data module."),
         ("{family}.SideData --x 1", "{family}.SideData is a data module and takes no options here, not '--x'."),
         ("lightning.pytorch.LightningModule", "is no leyden Task and no leyden DataModule: it has no rules to keep."),
-        ("ImageClassifier", "which data is ImageClassifier to be tried on? Its own package offers FashionMNIST, ImageFolder."),
+        (
+            "ImageClassifier",
+            "which data is ImageClassifier to be tried on? Its own package offers FashionMNIST, ImageFolder.",
+        ),
         ("{family}.SideTask --data LeNet", "LeNet is no leyden DataModule: the kit needs data"),
         ("--data LeNet", "does not begin with the name"),
     ],
 )
-def test_what_cannot_be_checked_is_one_line(
-    words: str, message: str, pytester: pytest.Pytester, family: str
-) -> None:
+def test_what_cannot_be_checked_is_one_line(words: str, message: str, pytester: pytest.Pytester, family: str) -> None:
     result = run(pytester, f"--leyden={words.format(family=family)}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     errors = [line for line in result.errlines if line.startswith("ERROR")]

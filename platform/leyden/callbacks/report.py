@@ -88,8 +88,8 @@ class Report(Callback):
     def _epoch_line(self, trainer: Trainer) -> None:
         """What is known of the epoch that has ended: only now have all its metrics been logged."""
         watched = _metric(getattr(trainer.lightning_module, "monitor", "loss"))
-        metrics_now = {name: (_metric(name), value) for name, value in trainer.callback_metrics.items()}
-        values = {name: value for name, (metric, value) in metrics_now.items() if metric == watched or _is_shown(metric)}
+        metrics_now = trainer.callback_metrics.items()
+        values = {name: value for name, value in metrics_now if _is_shown(_metric(name), watched)}
         if not self._validated:  # what is there is of an earlier epoch
             values = {name: value for name, value in values.items() if not name.startswith(("val/", "val_"))}
         if not self._samples or not values:
@@ -111,9 +111,9 @@ def _metric(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _is_shown(metric: str) -> bool:
-    """A loss that is part of another is always of interest."""
-    return metric in SHOWN or metric in PLAIN_NAMES or metric.endswith("_loss")
+def _is_shown(metric: str, watched: str) -> bool:
+    """What picks the best checkpoint, and a loss that is part of another, are always of interest."""
+    return metric == watched or metric in SHOWN or metric in PLAIN_NAMES or metric.endswith("_loss")
 
 
 def _of(number: int, total: int | None) -> str:
