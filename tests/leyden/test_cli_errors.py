@@ -286,6 +286,18 @@ def test_images_too_small_for_the_network(refused: Refused, fit_options: list[st
 # ---- what is missing
 
 
+@pytest.mark.usefixtures("no_data_touched")
+def test_an_optional_library(refused: Refused, fit_options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert refused(["fit", *fit_options, "--trainer.logger", "TensorBoardLogger"], 2) == (
+        "TensorBoardLogger needs the package tensorboard: pip install 'leyden[tensorboard]'"
+    )
+    monkeypatch.setitem(sys.modules, "timm", None)
+    message = refused(["fit", *fit_options, "--model.net", "Timm", "--trainer.logger", "CometLogger"], 1)
+    assert message.startswith("something that is asked for needs a package that is not installed: ")
+    assert "comet" in message
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -14,6 +14,7 @@ import yaml
 from leyden import plugin_files, plugins, sources
 from leyden.errors import UsageError
 from leyden.main import main
+from leyden.names import resolve_arguments
 from leyden.plugins import PluginError
 
 NETWORK = '''"""Networks of mine."""
@@ -366,7 +367,4 @@ def test_a_class_that_is_none(write: Write) -> None:
 
 def test_a_file_given_where_a_name_belongs() -> None:
     with pytest.raises(UsageError, match=r"net takes the name of a class, not a file: --plugins net\.py offers"):
-        fit_words = ["--model", "ImageClassifier", "--model.net", "net.py"]
-        from leyden.names import resolve_arguments
-
-        resolve_arguments(fit_words)
+        resolve_arguments(["--model", "ImageClassifier", "--model.net", "net.py"])

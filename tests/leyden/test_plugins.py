@@ -288,7 +288,7 @@ MARK = "open({place!r}, 'a').write(__name__ + ' ')\n"
 def test_hostile_plugins_are_noticed_by_nobody_who_does_not_ask(
     site: Any, data_options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """One raises, one takes 5 s, one names nothing, one is of the future, two have one name: in a process of its own."""
+    """One raises, one takes 5 s, one names nothing, one is of the future, two have one name."""
     mark = MARK.format(place=str(tmp_path / "imported"))
     twins = {"networks": {"Twin": "PACKAGE_net:Net"}}
     site.add("raising", {"networks": {"Raising": "raising_net:Net"}}, raising_net=f"{mark}raise OSError('licence')\n")
