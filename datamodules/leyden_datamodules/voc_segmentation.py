@@ -215,6 +215,8 @@ class VOCSegmentation(SceneData[SegmentedImages]):
         """Name and colour of each class."""
         file = self._place / "classes.txt"
         if not file.is_file():
+            if self._place.name != f"VOC{self.year}":
+                logger.info("%s has no classes.txt: its masks are taken to be of Pascal VOC's 21 classes", self._place)
             return VOC_CLASSES, voc_palette(len(VOC_CLASSES))
         names, colours = read_classes(file)
         return names, colours or self._colours_of_masks(len(names))
@@ -266,18 +268,14 @@ class VOCSegmentation(SceneData[SegmentedImages]):
     def _ready(self, listed: Sequence[SegmentedScene], split: Split) -> SegmentedScenes:
         """These scenes, checked, and decoded where they are held in memory."""
         scenes = [scene for scene, _ in self.usable(_require_files, listed)]
-        if split != "train":
-            source = SegmentedScenes(scenes, self._reader)
-            self.prepare(source)
-            return source
-        if self.drop_small:
+        training = split == "train"
+        if training and self.drop_small:
             scenes = self._large(scenes)
-        source = SegmentedScenes(scenes, self._reader, self.augmentation())
+        source = SegmentedScenes(scenes, self._reader, self.augmentation() if training else None)
         self.prepare(source)
         if all(bool((source.pixels(index)[3] == VOID).all()) for index in range(len(source))):
-            raise DataError(
-                f"{self._place}: all pixels of all {len(source)} training masks are void: nothing to learn."
-            )
+            found = f"{self._place}: all pixels of all {len(source)} masks of the {split} split are void"
+            raise DataError(f"{found}: {'nothing to learn' if training else 'nothing to compare with'}.")
         return source
 
     def _large(self, scenes: Sequence[SegmentedScene]) -> list[SegmentedScene]:

@@ -143,7 +143,7 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Lightning's hook: our own options."""
-        text = "Python files whose classes are offered by their names, too; beside those that a config names"
+        text = "a Python file whose classes are offered by their names, too; may be repeated; in a config a list"
         parser.add_argument(plugin_files.OPTION, type=list[str] | None, help=text)
         if self.request.command == "fit":
             parser.add_argument("--experiment", type=str | None, help="name of the runs' folder; default: the config's")
@@ -197,7 +197,7 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             refusal = _innermost(error)
-            if isinstance(refusal, LeydenError):
+            if isinstance(refusal, LeydenError | ModuleNotFoundError):
                 raise refusal from error
             if isinstance(refusal, ValueError):
                 raise UsageError(str(refusal)) from error

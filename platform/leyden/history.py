@@ -221,7 +221,8 @@ def find_run(target: str) -> Path:
         raise UsageError(f"there is no run {target!r}.{guess(target, known)} A run is a folder such as runs/lenet/1.")
     if path.is_file():
         raise UsageError(f"{target!r} is a file; name the run's folder, such as runs/lenet/1.")
-    newest = max(_numbered_runs(path), key=lambda run: int(run.name), default=None)
+    # a start that failed leaves a folder without metrics
+    newest = max(_numbered_runs(path), key=lambda run: ((run / METRICS).is_file(), int(run.name)), default=None)
     if newest is None:
         raise UsageError(
             f"{target!r} is no run: {CONFIG} and {METRICS} are missing, and it holds no numbered runs.{_inside(path)}"

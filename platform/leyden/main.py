@@ -34,10 +34,10 @@ commands:
 {commands}
 
 options:
-  --help, -h   show this, or after a command the options of that command
-  --version    show the version
-  --plugins FILE   on any command, as often as needed: offer the tasks, networks and data modules in a Python
-                   file by their names, too (the environment's LEYDEN_PLUGINS does the same)
+  --help, -h       show this, or after a command the options of that command
+  --version        show the version
+  --plugins FILE   after any command, as often as needed: the tasks, networks and data modules in a Python file
+                   are offered by their names, too; so are those in the files of LEYDEN_PLUGINS
 
 A trained run is a folder (runs/lenet/1). Start with: {program} fit --config configs/classification/lenet.yaml
 """

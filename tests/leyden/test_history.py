@@ -190,6 +190,8 @@ def test_an_experiment_stands_for_its_newest_run() -> None:
     Path("runs/lenet/11").mkdir()
     assert find_run("runs/lenet") == Path("runs/lenet/10"), "11 is an empty folder"
     assert find_run("runs/lenet/2/") == Path("runs/lenet/2")
+    (Path("runs/lenet/11") / "config.yaml").write_text("a: 1\n")
+    assert find_run("runs/lenet") == Path("runs/lenet/10"), "11 is a start that failed"
 
 
 def test_what_is_no_run_is_refused_with_a_hint() -> None:

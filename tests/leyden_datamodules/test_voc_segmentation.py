@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import tarfile
 import warnings
 from pathlib import Path
@@ -454,9 +455,24 @@ def test_void_alone(arguments: dict[str, Any], root: Path, cache: float) -> None
     assert len(source_of(data, "train")) == 19  # some scenes without a class are fine
     with Image.open(masks[18]) as mask:
         save_mask(np.full((mask.height, mask.width), VOID), masks[18])
-    with pytest.raises(DataError, match="all pixels of all 19 training masks are void"):
+    with pytest.raises(DataError, match="all pixels of all 19 masks of the train split are void: nothing to learn"):
         VOCSegmentation(**arguments, cache=cache).load("train")
     assert len(source_of(VOCSegmentation(**arguments, cache=cache), "val")) == 7
+    for path in masks[19:26]:
+        with Image.open(path) as mask:
+            save_mask(np.full((mask.height, mask.width), VOID), path)
+    with pytest.raises(DataError, match="all 7 masks of the val split are void: nothing to compare with"):
+        VOCSegmentation(**arguments, cache=cache).load("val")
+
+
+def test_layouts_without_names_of_classes_are_taken_for_voc(
+    arguments: dict[str, Any], root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "classes.txt").unlink()
+    monkeypatch.setattr(logging.getLogger("leyden"), "propagate", True)
+    with caplog.at_level("INFO", "leyden"):
+        assert len(VOCSegmentation(**arguments).describe().class_names) == 21  # type: ignore[attr-defined]
+    assert f"{root} has no classes.txt" in caplog.text
 
 
 @pytest.mark.parametrize("split", SPLITS)

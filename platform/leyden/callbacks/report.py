@@ -87,7 +87,7 @@ class Report(Callback):
 
     def _epoch_line(self, trainer: Trainer) -> None:
         """What is known of the epoch that has ended: only now have all its metrics been logged."""
-        watched = _metric(getattr(trainer.lightning_module, "monitor", "loss"))
+        watched = _metric(str(getattr(trainer.lightning_module, "monitor", "loss")))
         metrics_now = trainer.callback_metrics.items()
         values = {name: value for name, value in metrics_now if _is_shown(_metric(name), watched)}
         if not self._validated:  # what is there is of an earlier epoch
