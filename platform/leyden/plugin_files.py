@@ -47,6 +47,7 @@ def in_use(words: Sequence[str]) -> Iterator[list[str]]:
         always = [name for name in os.environ.pop(ENVIRONMENT, "").split(os.pathsep) if name]
         use(always, ENVIRONMENT)
         use(named, OPTION)
+        _warn_of_empty([*always, *named])
         yield rest
     finally:
         for folder in {str(path.parent) for path in files()} - set(folders):
@@ -136,6 +137,15 @@ def _class_paths(node: Any) -> Iterator[str]:
         yield node["class_path"]
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from _class_paths(child)
+
+
+def _warn_of_empty(names: Iterable[str]) -> None:
+    """Say which files offer nothing; their classes may still be used by their paths."""
+    offering = {offer.file for offer in offers()}
+    for name in names:
+        if Path(name).expanduser().resolve() not in offering:
+            needed = "no class in it that derives from Task, DataModule, Lightning's own or torch.nn.Module"
+            print(f"warning: {name} offers no task, network or data module: there is {needed}.", file=sys.stderr)
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:

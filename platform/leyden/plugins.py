@@ -11,9 +11,10 @@ import inspect
 import re
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, distributions, entry_points, requires
 from typing import Any
 
 from leyden import __version__, plugin_files, sources
@@ -97,12 +98,27 @@ def installed(kind: str) -> list[Plugin]:
 
 @cache
 def _installed() -> dict[str, list[Plugin]]:
-    points = entry_points()
+    points = _entry_points()
     return {kind: list({_plugin(kind, point) for point in points.select(group=name)}) for kind, name in GROUPS.items()}
 
 
+def _entry_points() -> EntryPoints:
+    """All entry points; where one package's cannot be read, those of all others."""
+    try:
+        return entry_points()
+    except Exception:  # whatever a damaged file leads to
+        found: dict[str, EntryPoints] = {}
+        for distribution in distributions():
+            with suppress(Exception):
+                found.setdefault(distribution.name, distribution.entry_points)
+        return EntryPoints(point for points in found.values() for point in points)
+
+
 def _plugin(kind: str, point: EntryPoint) -> Plugin:
-    package, version = ("?", "?") if point.dist is None else (point.dist.name, point.dist.version)
+    try:
+        package, version = ("?", "?") if point.dist is None else (str(point.dist.name), str(point.dist.version))
+    except Exception:  # damaged metadata
+        package, version = "?", "?"
     return Plugin(kind, point.name, point.value.replace(" ", ""), package, version)
 
 

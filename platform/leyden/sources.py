@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ _ROOTS = {
 # whatever class of these comes from torch's, torchvision's or timm's own files is a network
 _NETWORKS = ("torch.nn.", "torchvision.models.", "timm.models.")
 _NO_NETWORKS = ("Parameter", "Buffer", "ParameterList", "ParameterDict")
+# where a class ends, or what it says of itself
+_FIRST_METHOD = re.compile(r"^(?:\S|[ \t]+(?:def|async def|@))", re.MULTILINE)
 _NEVER = ("torchmetrics.",)  # modules of torch, but no networks
 
 
@@ -66,9 +69,30 @@ def parse(path: Path, module: str) -> Source:
 
 
 def class_node(module: str, name: str) -> ast.ClassDef | None:
-    """The definition of a class; None where there is no source to read or the class is not in it."""
+    """The definition of a class, perhaps without its methods; None where it has no source that can be read."""
+    path = module_file(module)
+    try:
+        head = None if path is None else _head(path.read_text(encoding="utf-8"), name)
+    except (OSError, ValueError):
+        return None
+    if head is not None:
+        return head
     source = _source(module)
     return None if source is None else source.classes.get(name)
+
+
+def _head(text: str, name: str) -> ast.ClassDef | None:
+    """A class up to its first method: to parse whole files takes most of the time of `list`. None where that fails."""
+    starts = [match.start() for match in re.finditer(rf"^class {name}\b", text, re.MULTILINE)]
+    if not starts:
+        return None
+    block = text[starts[-1] :]
+    end = _FIRST_METHOD.search(block, block.find("\n") + 1)
+    try:
+        [node] = ast.parse(block[: end.start() if end else None] + "\n    pass\n").body
+    except (SyntaxError, ValueError):
+        return None
+    return node if isinstance(node, ast.ClassDef) else None
 
 
 def kind_of(module: str, name: str) -> str | None:
