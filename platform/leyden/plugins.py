@@ -102,8 +102,8 @@ def _installed() -> dict[str, list[Plugin]]:
     return {kind: list({_plugin(kind, point) for point in points.select(group=name)}) for kind, name in GROUPS.items()}
 
 
-def _entry_points() -> EntryPoints:
-    """All entry points; where one package's cannot be read, those of all others."""
+def _entry_points() -> Any:
+    """All entry points, to `select` from; where one package's cannot be read, those of all others."""
     try:
         return entry_points()
     except Exception:  # whatever a damaged file leads to
@@ -116,10 +116,10 @@ def _entry_points() -> EntryPoints:
 
 def _plugin(kind: str, point: EntryPoint) -> Plugin:
     try:
-        package, version = ("?", "?") if point.dist is None else (str(point.dist.name), str(point.dist.version))
+        package, version = (None, None) if point.dist is None else (point.dist.name, point.dist.version)
     except Exception:  # damaged metadata
-        package, version = "?", "?"
-    return Plugin(kind, point.name, point.value.replace(" ", ""), package, version)
+        package, version = None, None
+    return Plugin(kind, point.name, point.value.replace(" ", ""), package or "?", version or "?")
 
 
 @cache

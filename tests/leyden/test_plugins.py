@@ -173,6 +173,82 @@ def test_descriptions_are_the_first_line_of_the_docstring(site: Any) -> None:
     assert descriptions == {"Net": "A network of someone else.", "Bare": "", "Gone": ""}
 
 
+HEADS = '''"""A module that mentions a class:
+
+class Tricky:
+    """Not this."""
+"""
+
+
+def decorator(cls):
+    return cls
+
+
+@decorator
+class Tricky(
+    dict,
+    metaclass=type,
+):
+    """This one.
+
+    def method(self): is an example
+    """
+
+    value = 1
+
+    def method(self):
+        """Not this."""
+
+
+class OneLine: "On one line."
+
+
+class TrickyToo(Tricky):
+    def method(self):
+        """Not this."""
+
+
+class Async(Tricky):
+    "Plain quotes."
+    async def method(self): ...
+'''.replace('"""Not this."""\n"""', 'Not this.\n"""', 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "description"),
+    [
+        ("Tricky", "This one."),
+        ("OneLine", "On one line."),
+        ("TrickyToo", ""),
+        ("Async", "Plain quotes."),
+        ("Trick", ""),
+    ],
+)
+def test_descriptions_of_classes_however_they_are_written(name: str, description: str, site: Any) -> None:
+    site.add("others", {"networks": {"It": f"others_heads:{name}"}}, others_heads=HEADS)
+    compile(HEADS, "others_heads.py", "exec")
+    assert plugins.find("networks", "It").description() == description
+
+
+def test_damaged_metadata_of_one_package_hides_no_other(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, points, metadata in (
+        ("without", "[leyden.networks]\nWithout = nowhere:Net\n", None),
+        ("binary", "[leyden.networks]\nBinary = nowhere:Net\n", b"\xff\xfe\x00"),
+        ("nonsense", "[leyden.networks\nx\n = y\n", b"Name: nonsense\nVersion: 1\n"),
+    ):
+        info = site.folder / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "entry_points.txt").write_text(points)
+        if metadata is not None:
+            (info / "METADATA").write_bytes(metadata)
+    site.add("others", {"networks": {"Other": "others_net:Net"}}, others_net=NETWORK)
+    assert main(["list", "networks"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["Other", "others", "1.0", "A", "network", "of", "someone", "else."] in rows
+    assert ["Without", "?", "?"] in rows
+    assert "LeNet" in [row[0] for row in rows]
+
+
 def test_every_plugin_of_ours_says_what_it_is() -> None:
     ours = [plugin for kind in plugins.GROUPS for plugin in plugins.installed(kind) if plugin.package == "leyden"]
     assert len(ours) > 10
