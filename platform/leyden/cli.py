@@ -103,7 +103,10 @@ class Request:
         ):
             return names.resolve_arguments(self.options)  # not trained by `fit`
         stored = stored_config(self.checkpoint, self.checkpoint_path)
+        named = plugin_files.files()
         gone = plugin_files.recall(stored.get(plugin_files.CONFIG_KEY) or [])
+        for path in plugin_files.files()[len(named) :]:
+            logger.info("plugin file, as in training: %s", path)
         options = names.resolve_arguments(self.options)
         # how it was trained (devices, loggers, callbacks) is no reason to evaluate it in the same way elsewhere
         kept: dict[str, Any] = {key: stored[key] for key in ("seed_everything", "model", "data") if key in stored}
@@ -246,7 +249,7 @@ class TrainingCLI(LightningCLI):
             kept.experiment = self.request.experiment(self.config)
         text: str = self.parser.dump(kept, skip_unset=False, skip_validation=True)
         files = plugin_files.behind(yaml.safe_load(text))
-        return yaml.safe_dump({plugin_files.CONFIG_KEY: files}) + text if files else text
+        return text + yaml.safe_dump({plugin_files.CONFIG_KEY: files}) if files else text
 
     def _find_resumed(self) -> None:
         """Fill in the checkpoint that `--resume` asks for."""
