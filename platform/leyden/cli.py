@@ -62,6 +62,7 @@ CHATTER = (  # what Lightning says on every run here, and what is answered alrea
     ".*callbacks used to create the checkpoint need to be provided.*",
     ".*Total length of `list` across ranks is zero.*",  # with fold=all there is nothing to validate on
     ".*Checkpoint directory .* exists and is not empty.*",
+    "(?s).*Hit failing import with following error",  # the parser, of classes that it was not asked about
 )
 
 
