@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -132,6 +133,35 @@ class Pictures(Dataset[LabelledImages]):
     def picture(self, index: int) -> Image.Image:
         """The original of item `index`, upright, in RGB, at its own size."""
         return open_picture(self.files[index], "RGB")
+
+
+Asked = TypeVar("Asked")
+Found = TypeVar("Found")
+
+
+def read_all(
+    read: Callable[[Asked], Found], asked: Sequence[Asked], skip: bool, none: str
+) -> tuple[list[tuple[Asked, Found]], list[str]]:
+    """Read each of these, in threads: what was found, and the errors of those that are left out where `skip`.
+
+    Raises DataError: the first one where nothing is skipped; one that begins with `none` where nothing is left.
+    """
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(partial(_result_or_error, read), asked))
+    errors = [result for result in results if isinstance(result, DataError)]
+    if errors and not skip:
+        raise errors[0]
+    if errors and len(errors) == len(asked):
+        raise DataError(f"{none}. {errors[0]}")
+    pairs = zip(asked, results, strict=True)
+    return [(one, result) for one, result in pairs if not isinstance(result, DataError)], list(map(str, errors))
+
+
+def _result_or_error(read: Callable[[Asked], Found], asked: Asked) -> Found | DataError:
+    try:
+        return read(asked)
+    except DataError as error:
+        return error
 
 
 def crop_and_flip(images: Tensor, padding: int, tops: Tensor, lefts: Tensor, flipped: Tensor) -> Tensor:

@@ -7,9 +7,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -22,16 +20,14 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from leyden.data import Batch, DataModule
-from leyden.errors import DataError, UsageError
-from leyden_datamodules._images import open_picture, upright_size
+from leyden.errors import UsageError
+from leyden_datamodules._images import Asked, Found, open_picture, read_all, upright_size
 
 logger = logging.getLogger("leyden")
 GIB = 2**30
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Size = tuple[int, int]  # height, width in pixels
 Colour = tuple[float, float, float]
-Asked = TypeVar("Asked")
-Found = TypeVar("Found")
 
 
 class Span(NamedTuple):
@@ -308,15 +304,9 @@ class SceneData(DataModule[Batch]):
 
     def usable(self, read: Callable[[Asked], Found], asked: Sequence[Asked]) -> list[tuple[Asked, Found]]:
         """Read each of these, in threads. Raises DataError where one cannot be read, or leaves it out: `on_error`."""
-        with ThreadPoolExecutor() as pool:
-            results = list(pool.map(partial(_result_or_error, read), asked))
-        errors = [result for result in results if isinstance(result, DataError)]
-        if errors and self.on_error == "raise":
-            raise errors[0]
-        if errors and len(errors) == len(asked):
-            raise DataError(f"none of {len(asked)} scenes can be used. {errors[0]}")
-        self._left_out += map(str, errors)
-        return [(one, result) for one, result in zip(asked, results, strict=True) if not isinstance(result, DataError)]
+        found, errors = read_all(read, asked, self.on_error == "skip", f"none of {len(asked)} scenes can be used")
+        self._left_out += errors
+        return found
 
     def _hold(self, source: Scenes[AnyScene]) -> bool:
         """Decode a data set into memory, unless it is too large."""
@@ -344,10 +334,3 @@ class SceneData(DataModule[Batch]):
             "%d scenes take %.2g GiB when decoded, %.2g of --data.cache %g are left: they are decoded in each epoch.%s",
             *(count, needed / GIB, left, self.cache, advice),
         )
-
-
-def _result_or_error(read: Callable[[Asked], Found], asked: Asked) -> Found | DataError:
-    try:
-        return read(asked)
-    except DataError as error:
-        return error

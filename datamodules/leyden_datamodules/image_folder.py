@@ -1,8 +1,7 @@
 """A user's own pictures, one folder for each class."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from leyden.batches import ImageFacts, LabelledImages
 from leyden.data import BatchSource, InMemory, Split
 from leyden.errors import DataError, UsageError
-from leyden_datamodules._images import SUFFIXES, ImageData, Pictures, picture_files
+from leyden_datamodules._images import SUFFIXES, ImageData, Pictures, picture_files, read_all
 
 LAYOUT = "ImageFolder reads ROOT/<class>/*.jpg, or ROOT/train/<class>/*.jpg (and ROOT/val, ROOT/test alike)"
 
@@ -195,15 +194,9 @@ class ImageFolder(ImageData):
 
     def _try_all(self, read: Callable[[int], object], count: int) -> list[int]:
         """Read the pictures 0 to `count` - 1, in threads; returns the indices of those that can be read."""
-        with ThreadPoolExecutor() as pool:
-            errors = list(pool.map(partial(_error_of, read), range(count)))
-        bad = [error for error in errors if error is not None]
-        if bad and self.on_error == "raise":
-            raise bad[0]
-        if len(bad) == count:
-            raise DataError(f"none of {count} pictures can be read. {bad[0]}")
-        self._left_out += [str(error) for error in bad]
-        return [index for index, error in enumerate(errors) if error is None]
+        found, errors = read_all(read, range(count), self.on_error == "skip", f"none of {count} pictures can be read")
+        self._left_out += errors
+        return [index for index, _ in found]
 
 
 def stratified_parts(labels: Tensor, fractions: dict[str, float], seed: int) -> dict[str, Tensor]:
@@ -225,14 +218,6 @@ def stratified_parts(labels: Tensor, fractions: dict[str, float], seed: int) -> 
         parts[name], free = free[taken].sort().values, free[~taken]
     parts["train"] = torch.cat((by_class[first_of_class], free)).sort().values
     return parts
-
-
-def _error_of(read: Callable[[int], object], index: int) -> DataError | None:
-    try:
-        read(index)
-    except DataError as error:
-        return error
-    return None
 
 
 def _sub_folders(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from leyden.data import BatchSource, DataModule, Split
 from leyden.errors import DataError, UsageError
 from leyden.folds import Fold
 from leyden_datamodules._images import SUFFIXES, input_files, open_picture, picture_files, upright_size
-from leyden_datamodules.style_pair import LARGEST_SIDE, SMALLEST_SIDE, Pictures, target_size
+from leyden_datamodules.style_pair import LARGEST_SIDE, SMALLEST_SIDE, Pictures, require_large_enough, target_size
 
 logger = logging.getLogger("leyden")
 
@@ -67,7 +67,7 @@ class SquareCrops(Contents):
     def content(self, index: int) -> Image.Image:
         """A crop of `image_size` pixels in both directions."""
         picture = open_picture(self.files[index], "RGB", at_least=2 * self.image_size)
-        require_large_enough(picture, self.files[index])
+        require_large_enough((picture.height, picture.width), self.files[index])
         side = min(picture.size)
         place = self.place(index)
         left, top = (place * (length - side) for length in picture.size)
@@ -283,10 +283,3 @@ class StyleImages(DataModule[StylePairs]):
         if split == "train":
             return RandomSquareCrops(files, self._style_pixels, self.image_size, self._order_seed())
         return SquareCrops(files, self._style_pixels, self.image_size)
-
-
-def require_large_enough(picture: Image.Image, file: Path) -> None:
-    """DataError naming the file, unless the picture has 16 pixels in both directions."""
-    if min(picture.size) < SMALLEST_SIDE:
-        width, height = picture.size
-        raise DataError(f"{file}: {width} x {height} pixels, expected at least {SMALLEST_SIDE} in both directions.")

@@ -236,8 +236,7 @@ def target_size(file: Path, wanted: int | Size, option: str) -> Size:
     Raises DataError naming the file, where one of its sides is, or would become, too short.
     """
     height, width = upright_size(file)
-    if min(height, width) < SMALLEST_SIDE:
-        raise DataError(f"{file}: {width} x {height} pixels, expected at least {SMALLEST_SIDE} in both directions.")
+    require_large_enough((height, width), file)
     if not isinstance(wanted, int):
         return wanted
     scale = wanted / max(height, width)
@@ -248,6 +247,13 @@ def target_size(file: Path, wanted: int | Size, option: str) -> Size:
             f"expected at least {SMALLEST_SIDE} in both directions. Cut a part out of it."
         )
     return size
+
+
+def require_large_enough(size: Size, file: Path) -> None:
+    """DataError naming the file, unless the picture has 16 pixels in both directions."""
+    if min(size) < SMALLEST_SIDE:
+        found = f"{size[1]} x {size[0]} pixels"
+        raise DataError(f"{file}: {found}, expected at least {SMALLEST_SIDE} in both directions.")
 
 
 def _checked(name: str, size: int | Sequence[int]) -> int | Size:

@@ -563,11 +563,6 @@ def errors_for_people() -> Iterator[None]:
         *_, frame = traceback.extract_tb(error.__traceback__)
         if "/lightning/pytorch/" in Path(frame.filename).as_posix():
             raise UsageError(str(error).strip()) from error  # options of the trainer that do not fit task or data
-        if "Expected more than 1 value per channel" in str(error):
-            raise UsageError(
-                "a training batch was too small for batch normalization, which needs several values of each channel "
-                f"({error}). Choose a --data.batch_size that leaves no single item over, or larger images."
-            ) from error
         if "loading state_dict" not in str(error):
             raise
         lines = [line.strip() for line in str(error).splitlines()[1:]]

@@ -87,7 +87,7 @@ def _require_no_network(name: str, cls: Any) -> None:
     if isinstance(cls, type) and issubclass(cls, module) and not issubclass(cls, lightning):
         raise UsageError(
             f"model is {name!r}, which is a network (nn.Module); it must be the name of a LightningModule, which says "
-            f"what is learnt. A network is an option of a task: --model ImageClassifier --model.net {name}"
+            f"what is learnt. A network is an option of a task: --model TASK --model.net {name}"
         )
 
 

@@ -47,7 +47,8 @@ def in_use(words: Sequence[str]) -> Iterator[list[str]]:
         always = [name for name in os.environ.pop(ENVIRONMENT, "").split(os.pathsep) if name]
         use(always, ENVIRONMENT)
         use(named, OPTION)
-        _warn_of_empty([*always, *named])
+        if "LOCAL_RANK" not in os.environ:  # the other processes of a run need not say it again
+            _warn_of_empty([*always, *named])
         yield rest
     finally:
         for folder in {str(path.parent) for path in files()} - set(folders):

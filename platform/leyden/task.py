@@ -275,11 +275,7 @@ class Task(LightningModule, Generic[Batch]):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Lightning's hook: the loss of a batch."""
-        try:
-            outputs = self.outputs(batch)
-            loss = self.loss(outputs, batch)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise self._unusable(batch, error) from error
+        outputs, loss = self._outputs_and_loss(batch)
         if batch_idx == 0 and (breach := wrong_loss(loss)):
             raise breach.error(type(self))
         # Logging each step would cost more than a small network's step: all waits here until the interval is full.
@@ -372,18 +368,26 @@ class Task(LightningModule, Generic[Batch]):
         return mean_loss
 
     def _evaluate(self, stage: Stage, batch: Batch) -> None:
-        try:
-            outputs = self.outputs(batch)
-            loss = self.loss(outputs, batch)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise self._unusable(batch, error) from error
+        outputs, loss = self._outputs_and_loss(batch)
         self._mean_loss(stage).update(loss, self.weight(batch))
         self.update_metrics(self._metrics(stage), *self.measure(outputs, batch))
+
+    def _outputs_and_loss(self, batch: Batch) -> tuple[Any, Tensor]:
+        try:
+            outputs = self.outputs(batch)
+            return outputs, self.loss(outputs, batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._unusable(batch, error) from error
 
     def _unusable(self, batch: Any, error: Exception) -> Exception:
         """What ends training where a batch cannot be used: most often the network is not as its numbers say."""
         if isinstance(error, torch.OutOfMemoryError):
             return error
+        if "Expected more than 1 value per channel" in str(error):  # torch's batch norm
+            return UsageError(
+                f"a training batch was too small for batch normalization, which needs several values of each channel "
+                f"({error}). Choose a --data.batch_size that leaves no single item over, or larger images."
+            )
         return unusable(type(self), type(self.network), batch, self.facts, error).error(type(self))
 
     def _measure_later(self, measured: tuple[Any, ...]) -> None:

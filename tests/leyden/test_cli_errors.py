@@ -283,6 +283,18 @@ def test_images_too_small_for_the_network(refused: Refused, fit_options: list[st
     assert main(["fit", *fit_options, "--data.resize", "12", "--trainer.fast_dev_run=true"]) == 0
 
 
+def test_a_batch_that_is_too_small_for_batch_norm(refused: Refused, fit_options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\n\n\nclass Flat(nn.Sequential):\n"
+        "    def __init__(self, in_channels: int, num_classes: int) -> None:\n"
+        "        super().__init__(nn.Flatten(), nn.LazyLinear(8), nn.BatchNorm1d(8), nn.Linear(8, num_classes))\n"
+    )
+    words = ["--plugins", str(tmp_path / "flat.py"), "--model.net", "Flat", "--data.batch_size", "1"]
+    message = refused(["fit", *fit_options, *words], 2)
+    assert message.startswith("a training batch was too small for batch normalization")
+    assert "Choose a --data.batch_size that leaves no single item over" in message
+
+
 # ---- what is missing
 
 

@@ -368,3 +368,14 @@ def test_a_class_that_is_none(write: Write) -> None:
 def test_a_file_given_where_a_name_belongs() -> None:
     with pytest.raises(UsageError, match=r"net takes the name of a class, not a file: --plugins net\.py offers"):
         resolve_arguments(["--model", "ImageClassifier", "--model.net", "net.py"])
+
+
+def test_a_file_that_offers_nothing_says_so(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("helpers.py", "class Helper:\n    pass\n")
+    assert main(["list", "--plugins", str(path)]) == 0
+    assert capsys.readouterr().err.startswith(f"warning: {path} offers no task, network or data module")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["list", "--plugins", str(path)]) == 0
+    assert capsys.readouterr().err == "", "one process of a run says it"

@@ -12,7 +12,7 @@ from leyden.callbacks.summary import trainable_parameters
 
 logger = logging.getLogger("leyden")
 SHOWN = ("loss", "accuracy", "f1", "perplexity", "bleu", "map", "iou")
-PLAIN_NAMES = ("train_loss", "val_loss", "val_acc", "val_accuracy")  # as modules not written for leyden have them
+PLAIN_NAMES = ("val_acc", "val_accuracy")  # as modules not written for leyden have them
 
 
 class Report(Callback):

@@ -1,4 +1,4 @@
-"""What the classification networks share: activations, initialisation, checks of their options."""
+"""What the classification networks share: activations and initialisation."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,9 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leyden.options import require_choice as require_choice
-from leyden.options import require_positive as require_positive
-from leyden.options import require_probability as require_probability
+from leyden.options import require_choice
 
 Activation = Literal["relu", "sigmoid", "tanh"]
 

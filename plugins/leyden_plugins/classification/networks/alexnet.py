@@ -2,12 +2,8 @@
 
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import (
-    GridAvgPool,
-    init_xavier,
-    require_positive,
-    require_probability,
-)
+from leyden.options import require_positive, require_probability
+from leyden_plugins.classification.networks._layers import GridAvgPool, init_xavier
 
 
 class AlexNet(nn.Module):

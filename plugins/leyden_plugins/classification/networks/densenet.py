@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import init_xavier, require_positive
+from leyden.options import require_positive
+from leyden_plugins.classification.networks._layers import init_xavier
 
 
 class DenseNet(nn.Module):

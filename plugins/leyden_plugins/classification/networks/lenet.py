@@ -4,14 +4,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import (
-    Activation,
-    GridAvgPool,
-    activation_layer,
-    init_xavier,
-    require_choice,
-    require_positive,
-)
+from leyden.options import require_choice, require_positive
+from leyden_plugins.classification.networks._layers import Activation, GridAvgPool, activation_layer, init_xavier
 
 POOLINGS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 

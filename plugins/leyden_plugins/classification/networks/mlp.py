@@ -4,14 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import (
-    Activation,
-    LazyNormalLinear,
-    NormalLinear,
-    activation_layer,
-    require_positive,
-    require_probability,
-)
+from leyden.options import require_positive, require_probability
+from leyden_plugins.classification.networks._layers import Activation, LazyNormalLinear, NormalLinear, activation_layer
 
 
 class MLP(nn.Module):

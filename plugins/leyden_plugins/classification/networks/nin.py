@@ -2,11 +2,8 @@
 
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import (
-    init_xavier,
-    require_positive,
-    require_probability,
-)
+from leyden.options import require_positive, require_probability
+from leyden_plugins.classification.networks._layers import init_xavier
 
 
 class NiN(nn.Module):

@@ -6,12 +6,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import (
-    init_xavier,
-    require_choice,
-    require_positive,
-    require_probability,
-)
+from leyden.options import require_choice, require_positive, require_probability
+from leyden_plugins.classification.networks._layers import init_xavier
 
 Stem = Literal["7x7", "3x3"]
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import LazyNormalLinear, require_positive
+from leyden.options import require_positive
+from leyden_plugins.classification.networks._layers import LazyNormalLinear
 
 
 class SoftmaxRegression(nn.Module):

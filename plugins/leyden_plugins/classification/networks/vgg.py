@@ -4,12 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from leyden_plugins.classification.networks._layers import (
-    GridAvgPool,
-    init_xavier,
-    require_positive,
-    require_probability,
-)
+from leyden.options import require_positive, require_probability
+from leyden_plugins.classification.networks._layers import GridAvgPool, init_xavier
 
 
 class VGG(nn.Module):
