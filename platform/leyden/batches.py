@@ -224,6 +224,44 @@ class SegmentedImages(NamedTuple):
 
 
 @dataclass(frozen=True)
+class DetectionFacts(Facts):
+    """Facts about images with a box around each thing.
+
+    channels: of an image; 3 for RGB.
+    class_names: one for each class index, in order. No class is the background.
+    """
+
+    channels: int
+    class_names: tuple[str, ...]
+
+
+class BoxedImages(NamedTuple):
+    """Images, each with a box around each thing that it shows.
+
+    images: (B, C, H, W); uint8 as stored, float32 once scaled and normalised. Each image lies in the upper left corner,
+        and is 0 beyond its own size.
+    boxes: (B, M, 4) float32, left, top, right, bottom (xyxy) in pixels of `images`; M is at least 1, and as many as the
+        image with most things has. 0 where there is no thing.
+    labels: (B, M) int64 class indices, -1 where there is no thing; the things come first.
+    difficult: (B, M) bool, things that need not be found: they count neither as found nor as missed.
+    sizes: (B, 2) int64 height and width of each image within `images`, in pixels.
+    original_sizes: (B, 2) int64 height and width of the picture that an image was resized from, in pixels.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    labels: Tensor
+    difficult: Tensor
+    sizes: Tensor
+    original_sizes: Tensor
+
+    @staticmethod
+    def facts_class() -> type[DetectionFacts]:
+        """What is known about such data before the first batch."""
+        return DetectionFacts
+
+
+@dataclass(frozen=True)
 class StyleFacts(Facts):
     """Facts about pairs of a content and a style picture.
 

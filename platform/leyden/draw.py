@@ -135,6 +135,30 @@ def fitted_mask(mask: Image.Image, picture: Image.Image) -> Image.Image:
     return mask if mask.size == picture.size else mask.resize(picture.size, Image.Resampling.NEAREST)
 
 
+def boxed(
+    picture: Image.Image, boxes: Sequence[Sequence[float]], captions: Sequence[str], colours: Sequence[str]
+) -> Image.Image:
+    """A picture with a frame for each box and a caption on it; the first boxes are drawn last, above the others.
+
+    boxes: left, top, right, bottom in pixels of the picture. captions, colours: one for each box; a colour as in
+    `#1b7837`.
+    """
+    canvas = enlarged(picture)
+    scale = canvas.width / picture.width
+    pen = ImageDraw.Draw(canvas)
+    line = max(2, min(canvas.size) // 200)
+    font = _font(max(11, min(28, min(canvas.size) // 22)))
+    for box, caption, colour in reversed(list(zip(boxes, captions, colours, strict=True))):
+        left, top, right, bottom = (value * scale for value in box)
+        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
+        if caption:
+            height = font.getbbox("Ag")[3] + 2
+            left, top = max(0, min(left, canvas.width - font.getlength(caption) - 4)), max(0, top - height)
+            pen.rectangle((left, top, left + font.getlength(caption) + 3, top + height), fill=colour)
+            pen.text((left + 2, top), caption, fill="white", font=font)
+    return canvas
+
+
 def with_legend(picture: Image.Image, entries: Mapping[str, Colour]) -> Image.Image:
     """A picture above a legend: each text behind a patch of its colour, in as many lines as needed."""
     size = min(32, max(12, picture.width // 30))
@@ -377,6 +401,18 @@ def bars(values: Mapping[str, float], title: str, colours: Sequence[Colour]) -> 
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_title(title)
     axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def lines(series: Mapping[str, Points], title: str, labels: tuple[str, str], limits: tuple[float, float]) -> Figure:
+    """A line for each name in one panel, both axes over the same range. labels: of the x and the y axis."""
+    figure = Figure(figsize=(6, 5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    for (name, points), colour in zip(series.items(), distinct_colours(len(series)), strict=True):
+        axes.plot(*zip(*points, strict=True), label=name, color=colour)
+    axes.set(title=title, xlabel=labels[0], ylabel=labels[1], xlim=limits, ylim=limits)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
     return figure
 
 

@@ -1,4 +1,7 @@
-"""MeanLoss: the mean loss of an epoch."""
+"""MeanLoss: the mean loss of an epoch; and how the metrics of single classes are called."""
+
+import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,3 +31,14 @@ class MeanLoss(Metric):
     def compute(self) -> Tensor:
         """NaN where there were no losses."""
         return self.total / self.weight
+
+
+def names_of_classes(prefix: str, class_names: Sequence[str]) -> list[str]:
+    """The name of each class's metric: `iou_potted_plant`; with its index where names alone would not tell them apart.
+
+    A metric's name has small letters, digits and underscores.
+    """
+    names = [re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in class_names]
+    if "" in names or len(set(names)) < len(names):
+        names = [f"{name}_{index}".strip("_") for index, name in enumerate(names)]
+    return [f"{prefix}_{name}" for name in names]

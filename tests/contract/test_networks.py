@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from leyden import plugins
 from leyden.networks import dry_run
 from leyden.testing import check_documented, check_network, check_trainable
+from leyden_plugins.detection.matching import assign
 
 # what makes a large network small, or learning fast enough to see
 OPTIONS = {
@@ -59,6 +60,35 @@ def check_pixel_network(network, **options):
     check_trainable(lambda: network(3, 3, **options), [images], lambda out: F.cross_entropy(out, masks), below)
 
 
+def check_detection_network(network, **options):
+    """net(in_channels, num_classes) speaks of each anchor of its grid, the same alone; learns boxes by heart."""
+    check_documented(network)
+    for height, width in ((64, 64), (128, 192)):
+        net, images = network(1, 5, **options), torch.randn(2, 1, height, width)
+        found = dry_run(net, images)
+        count = len(net.anchors.boxes(found.map_sizes, (height, width), images.device))
+        assert found.logits.shape == (2, count, 6)
+        assert found.offsets.shape == (2, count, 4)
+        for alone, both in zip(dry_run(net, images[:1])[:2], found[:2], strict=True):
+            torch.testing.assert_close(alone, both[:1], rtol=1e-3, atol=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[[8.0, 8, 30, 30]], [[30.0, 8, 58, 36]], [[8.0, 32, 34, 58]], [[32.0, 30, 56, 60]]])
+    images = 0.1 * torch.randn(4, 3, 64, 64, generator=generator)
+    for image, [(left, top, right, bottom)] in zip(images, boxes.int().tolist(), strict=True):
+        image[:, top:bottom, left:right] += 1
+    targets = []
+
+    def loss(found):
+        if not targets:
+            anchors = network(3, 1, **options).anchors.boxes(found.map_sizes, (64, 64), images.device)
+            targets.append(assign(anchors, boxes, torch.zeros(4, 1, dtype=torch.int64)))
+        classes = F.cross_entropy(found.logits.flatten(0, 1), targets[0].classes.flatten(), reduction="none")
+        count = (targets[0].classes > 0).sum()
+        return (classes.sum() + F.smooth_l1_loss(found.offsets, targets[0].offsets, reduction="sum")) / count
+
+    check_trainable(lambda: network(3, 1, **options), [images], loss, 1.5)
+
+
 def check_picture_network(network, **options):
     """net(in_channels) learns by heart to paint, at any size; pixels stay in [0, 1], and a picture's are its own."""
     check_documented(network)
@@ -78,6 +108,7 @@ def check_picture_network(network, **options):
 # by the family that a network is made for
 CHECKS = {
     "classification": check_network,
+    "detection": check_detection_network,
     "language_model": check_sequence_network,
     "regression": check_row_network,
     "segmentation": check_pixel_network,

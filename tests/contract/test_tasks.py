@@ -13,6 +13,7 @@ PERCEPTION += ["--model.style_layers=[0,3]", "--model.content_layers=[4]"]
 
 # task: the data it is tried on, and the options of `fit`; batch norm, since it finds mistakes with several processes
 CASES = {
+    "Detector": ("VOCDetection", ["--model.net", "TinySSD", "--model.net.channels", "16"]),
     "FastStyleTransfer": (
         "StyleImages",
         [*PERCEPTION, "--model.net=ImageTransformNet", "--model.net.width=4", "--model.net.num_blocks=1"],

@@ -1,7 +1,9 @@
+import re
+
 import pytest
 import torch
 
-from leyden.metrics import MeanLoss
+from leyden.metrics import MeanLoss, names_of_classes
 
 
 @pytest.mark.parametrize("sizes", [[27], [16, 11], [13, 13, 1], [1] * 27])
@@ -27,3 +29,21 @@ def test_nan_is_not_hidden_and_reset_forgets_it():
     mean.reset()
     mean.update(torch.tensor(2.0), 1)
     assert mean.compute() == 2
+
+
+@pytest.mark.parametrize(
+    ("class_names", "expected"),
+    [
+        (("sky", "potted plant", "TV/monitor"), ["iou_sky", "iou_potted_plant", "iou_tv_monitor"]),
+        (("eel", "Eel"), ["iou_eel_0", "iou_eel_1"]),
+        (("sky", "汽车"), ["iou_sky_0", "iou_1"]),
+    ],
+)
+def test_class_names_become_metric_names(class_names: tuple[str, ...], expected: list[str]) -> None:
+    assert names_of_classes("iou", class_names) == expected
+
+
+def test_metric_names_are_all_different() -> None:
+    names = names_of_classes("iou", ("a 1", "a", "a", "1", "", "A-1", "__"))
+    assert len(set(names)) == 7
+    assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)

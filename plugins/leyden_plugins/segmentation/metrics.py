@@ -1,11 +1,12 @@
 """The metrics of segmentation, from one confusion matrix over all pixels of an epoch."""
 
-import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from leyden.metrics import names_of_classes
 
 
 def most_likely(logits: Tensor) -> Tensor:
@@ -31,17 +32,6 @@ def intersection_over_union(counts: Tensor) -> Tensor:
     labelled = counts[:-1]
     both = labelled.diagonal()
     return both / (labelled.sum(dim=0) + labelled.sum(dim=1) - both)
-
-
-def iou_names(class_names: Sequence[str]) -> list[str]:
-    """The name of each class's metric: `iou_potted_plant`; with its index where names alone would not tell them apart.
-
-    A metric's name has small letters, digits and underscores.
-    """
-    names = [re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in class_names]
-    if "" in names or len(set(names)) < len(names):
-        names = [f"{name}_{index}".strip("_") for index, name in enumerate(names)]
-    return [f"iou_{name}" for name in names]
 
 
 class SegmentationScores(Metric):
@@ -93,7 +83,7 @@ class DetailedScores(SegmentationScores):
 
     def __init__(self, class_names: Sequence[str]) -> None:
         super().__init__(len(class_names))
-        self.names = iou_names(class_names)
+        self.names = names_of_classes("iou", class_names)
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars, and the matrix."""

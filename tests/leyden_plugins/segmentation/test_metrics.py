@@ -1,6 +1,5 @@
 """The metrics of segmentation against a confusion matrix in plain numpy, and against torchmetrics."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,12 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from leyden.batches import VOID
+from leyden.metrics import names_of_classes
 from leyden_plugins.segmentation.metrics import (
     DetailedScores,
     SegmentationScores,
     count_pixels,
     intersection_over_union,
-    iou_names,
     most_likely,
 )
 
@@ -80,7 +79,7 @@ def test_scores_are_those_of_plain_python(case: str, batch_size: int) -> None:
     for name in ("mean_iou", "pixel_accuracy", "pixel_accuracy_book"):
         assert found[name].item() == pytest.approx(expected[name], nan_ok=True)
     assert found["confusion_matrix"].tolist() == expected["counts"]
-    names = iou_names(NAMES)
+    names = names_of_classes("iou", NAMES)
     ious = {names.index(name): value.item() for name, value in found.items() if name.startswith("iou_")}
     assert ious == pytest.approx(expected["ious"]), "a class that does not occur has none"
 
@@ -145,24 +144,6 @@ def test_in_a_collection_the_scores_have_their_own_names() -> None:
 def test_absent_classes_have_no_iou() -> None:
     ious = intersection_over_union(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0], [9, 9, 9]]))
     torch.testing.assert_close(ious, torch.tensor([3 / 4, 4 / 5, torch.nan]), equal_nan=True)
-
-
-@pytest.mark.parametrize(
-    ("class_names", "expected"),
-    [
-        (("sky", "potted plant", "TV/monitor"), ["iou_sky", "iou_potted_plant", "iou_tv_monitor"]),
-        (("eel", "Eel"), ["iou_eel_0", "iou_eel_1"]),
-        (("sky", "汽车"), ["iou_sky_0", "iou_1"]),
-    ],
-)
-def test_class_names_become_metric_names(class_names: tuple[str, ...], expected: list[str]) -> None:
-    assert iou_names(class_names) == expected
-
-
-def test_metric_names_are_all_different() -> None:
-    names = iou_names(("a 1", "a", "a", "1", "", "A-1", "__"))
-    assert len(set(names)) == 7
-    assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 21, 254])

@@ -1,0 +1,1 @@
+"""Detection: the task and its networks."""

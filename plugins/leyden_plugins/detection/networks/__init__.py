@@ -1,0 +1,1 @@
+"""Detection networks: images in, logits and offsets of each anchor out."""
