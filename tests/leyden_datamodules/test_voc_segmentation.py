@@ -17,9 +17,10 @@ from torchvision import datasets
 from leyden.batches import VOID, SegmentationFacts, SegmentedImages
 from leyden.download import Download, NoSourceError
 from leyden.errors import DataError, UsageError
-from leyden_datamodules import voc_segmentation
+from leyden_datamodules import _voc
 from leyden_datamodules._masks import voc_palette
-from leyden_datamodules.voc_segmentation import VOC_CLASSES, VOCSegmentation, read_classes
+from leyden_datamodules._voc import VOC_CLASSES, read_classes
+from leyden_datamodules.voc_segmentation import VOCSegmentation
 
 SPLITS = ("train", "val", "test")
 
@@ -554,7 +555,7 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes
         offered[url] = archive_of(folder, base)
         md5 = hashlib.md5(offered[url]).hexdigest()
         table[key] = {"url": url, "filename": "another.tar", "md5": md5, "base_dir": base}
-    monkeypatch.setattr(voc_segmentation, "DATASET_YEAR_DICT", table)
+    monkeypatch.setattr(_voc, "DATASET_YEAR_DICT", table)
 
     def fetched(download: Download, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -563,7 +564,7 @@ def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes
         assert download.mismatch(path) is None
         return path
 
-    monkeypatch.setattr(voc_segmentation, "fetch", fetched)
+    monkeypatch.setattr(_voc, "fetch", fetched)
     return offered
 
 
@@ -586,10 +587,10 @@ def test_voc_is_fetched_where_it_is_missing(tmp_path: Path, year: int, count: li
 
 
 def test_the_table_is_torchvisions() -> None:
-    part = voc_segmentation.DATASET_YEAR_DICT["2012"]
-    download = voc_segmentation._download(part)
+    part = _voc.DATASET_YEAR_DICT["2012"]
+    download = _voc._download(part)
     assert download == Download("VOCtrainval_11-May-2012.tar", (part["url"],), "md5:6cd6e144f989b92b3379bac3b3de84fd")
-    older = voc_segmentation._download(voc_segmentation.DATASET_YEAR_DICT["2008"])
+    older = _voc._download(_voc.DATASET_YEAR_DICT["2008"])
     assert older.name == "VOCtrainval_14-Jul-2008.tar"  # not what torchvision calls it
 
 
@@ -605,7 +606,7 @@ def test_an_unfinished_folder_is_not_written_over(tmp_path: Path, archives: dict
 def test_an_archive_of_something_else(tmp_path: Path, archives: dict[str, bytes]) -> None:
     url = "http://voc/2012/VOC2012.tar"
     archives[url] = archive_of(tmp_path / "made" / "2012", "other")
-    voc_segmentation.DATASET_YEAR_DICT["2012"]["md5"] = hashlib.md5(archives[url]).hexdigest()
+    _voc.DATASET_YEAR_DICT["2012"]["md5"] = hashlib.md5(archives[url]).hexdigest()
     data = VOCSegmentation(root=str(tmp_path / "VOCdevkit"))
     with pytest.raises(DataError, match=r"VOC2012\.tar cannot be unpacked to .*VOC2012: No such file"):
         data.prepare_data()
@@ -614,7 +615,7 @@ def test_an_archive_of_something_else(tmp_path: Path, archives: dict[str, bytes]
 
 def test_offline_it_says_where_to_put_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = {"2012": {"url": "http://127.0.0.1:9/VOC.tar", "filename": "", "md5": "0" * 32, "base_dir": "x"}}
-    monkeypatch.setattr(voc_segmentation, "DATASET_YEAR_DICT", table)
+    monkeypatch.setattr(_voc, "DATASET_YEAR_DICT", table)
     root = tmp_path / "VOCdevkit"
     with pytest.raises(NoSourceError) as caught:
         VOCSegmentation(root=str(root)).prepare_data()

@@ -11,7 +11,8 @@ from PIL import Image
 
 from leyden.batches import VOID, SegmentationFacts
 from leyden_datamodules._masks import voc_palette
-from leyden_datamodules.voc_segmentation import VOC_CLASSES, VOCSegmentation
+from leyden_datamodules._voc import VOC_CLASSES
+from leyden_datamodules.voc_segmentation import VOCSegmentation
 
 DATA = Path(os.environ.get("LEYDEN_DATA", "data"))
 CAMVID, DEVKIT = DATA / "CamVid", DATA / "VOCdevkit"
