@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -91,8 +90,8 @@ class VOCData(SceneData[Batch]):
             problem = f"it lacks ImageSets/{self.task}" if root.is_dir() else "no such folder"
             raise DataError(
                 f"{root}: {problem}. {type(self).__name__} reads JPEGImages/*.jpg, {self.parts} and "
-                f"ImageSets/{self.task}/{{train,val,test}}.txt in the folder VOC<year> of ROOT, or in ROOT itself. Only "
-                f"a folder called {self.folder} is downloaded into."
+                f"ImageSets/{self.task}/{{train,val,test}}.txt in the folder VOC<year> of ROOT, or in ROOT itself. "
+                f"Only a folder called {self.folder} is downloaded into."
             )
         return found
 

@@ -24,6 +24,7 @@ from leyden_datamodules._voc import VOC_CLASSES, Listed, VOCData, read_classes, 
 
 logger = logging.getLogger("leyden")
 
+
 @dataclass(frozen=True)
 class SegmentedScene(Scene):
     """A picture with its mask.
