@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -126,6 +127,25 @@ class Request:
         return (task if net is None else str(net.get("class_path", net)).rpartition(".")[2]).lower()
 
 
+class Parser(LightningArgumentParser):
+    """Reads 1 as an int and 1.0 as a float wherever both are allowed.
+
+    A union's types are tried in its order, and float takes 1, too. The order is not always the one in the source:
+    typing's cache holds `Optional[Union[float, int]]` and `Optional[Union[int, float]]` for the same, and hands out
+    whichever it saw first.
+    """
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Lightning's and jsonargparse's way to add a class: the trainer, and each class that is named."""
+        added: list[str] = super().add_class_arguments(*args, **kwargs)
+        for action in self._actions:
+            hint: Any = getattr(action, "_typehint", None)
+            types = get_args(hint)
+            if get_origin(hint) in (Union, UnionType) and int in types and float in types:
+                setattr(action, "_typehint", int | hint)  # noqa: B010  # int is then the first
+        return added
+
+
 class TrainingCLI(LightningCLI):
     """LightningCLI without its subcommands: the dispatcher has chosen, and checkpoints follow our own rules."""
 
@@ -142,6 +162,7 @@ class TrainingCLI(LightningCLI):
             run=False,
             seed_everything_default=0,
             trainer_defaults={"max_epochs": 10},
+            parser_class=Parser,
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False, "prog": f"leyden {USAGE[request.command]}"},
         )
 

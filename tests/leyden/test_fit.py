@@ -6,17 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import typing
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from leyden.cli import Request, TrainingCLI
 from leyden.main import main
 from leyden.runs import read_checkpoint
 from leyden_datamodules.fashion_mnist import FashionMNIST
@@ -214,6 +219,57 @@ def test_later_configs_and_words_win(fit: Fit) -> None:
     assert read_checkpoint(Path("runs/a/1/checkpoints/last.ckpt"))["global_step"] == 10
     assert main(["fit", *words, "--experiment=b", "--trainer.max_epochs=3"]) == 0
     assert read_checkpoint(Path("runs/b/1/checkpoints/last.ckpt"))["global_step"] == 15
+
+
+LIMITS = [f"limit_{stage}_batches" for stage in ("train", "val", "test", "predict")]
+AMOUNTS = [*LIMITS, "val_check_interval", "overfit_batches"]
+
+
+@pytest.fixture
+def float_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The types of Trainer's options as after `import rich.progress, torchmetrics` before Lightning."""
+    for clear in typing._cleanups:  # type: ignore[attr-defined]
+        clear()
+    hints: dict[str, Any] = dict.fromkeys(LIMITS, float | int | None)
+    hints |= {
+        "val_check_interval": float | int | str | timedelta | dict[str, int] | None,
+        "overfit_batches": float | int,
+    }
+    for name, hint in hints.items():
+        monkeypatch.setitem(Trainer.__init__.__annotations__, name, hint)
+
+
+def amounts(cli: TrainingCLI) -> dict[str, set[str]]:
+    """Each option as it is written in the trainer's config and in the saved one."""
+    saved = yaml.safe_load(cli.saved_config())["trainer"]
+    return {name: {repr(cli.config.trainer[name]), repr(saved[name])} for name in AMOUNTS}
+
+
+@pytest.mark.usefixtures("float_first")
+@pytest.mark.parametrize("text", ["1", "1.0", "3", "0.5"])
+def test_one_batch_and_all_batches_are_kept_apart(text: str, fit_options: list[str], trained_run: Path) -> None:
+    words = [f"--trainer.{name}={text}" for name in AMOUNTS]
+    expected = {name: {text} for name in AMOUNTS}
+    fitted = TrainingCLI(Request.parse("fit", [*fit_options, *words]))
+    assert amounts(fitted) == expected
+    assert repr(fitted.trainer.limit_test_batches) == text
+    Path("saved.yaml").write_text(fitted.saved_config())
+    assert amounts(TrainingCLI(Request.parse("fit", ["--config", "saved.yaml"]))) == expected
+    assert amounts(TrainingCLI(Request.parse("test", [str(trained_run), *words]))) == expected
+    assert amounts(TrainingCLI(Request.parse("predict", [str(trained_run), "a.png", *words]))) == expected
+
+
+@pytest.mark.usefixtures("float_first")
+def test_a_size_of_a_data_module_is_a_count_or_a_fraction() -> None:
+    """As a float, a count of 100 would be a fraction."""
+
+    class Data:
+        def __init__(self, size: float | int | None = None) -> None: ...
+
+    jsonargparse.ArgumentParser().add_class_arguments(Data)  # from here on typing's cache has float first
+    words = ["--model=LanguageModel", "--model.net=RNN", "--data=TextFile", "--data.root=texts"]
+    cli = TrainingCLI(Request.parse("fit", [*words, "--data.train_size=100", "--model.optimizer=Adam"]))
+    assert repr(cli.config.data.init_args.train_size) == "100"
 
 
 # ---- seeds, resuming, stopping
