@@ -315,7 +315,7 @@ def test_an_optional_library(refused: Refused, fit_options: list[str], monkeypat
     [
         ([], "--data and --model are missing."),
         (["--data", "FashionMNIST"], "--model is missing. Known names: "),
-        (MODEL, "--data is missing. Known names: FashionMNIST, "),
+        (MODEL, "--data is missing. Known names: BananaDetection, "),
         (["--model", "ImageClassifier", "--data", "FashionMNIST"], "--model.net is missing. Known names: AlexNet, "),
         (
             [*MODEL, "--data", "FashionMNIST", "--trainer.callbacks", "EarlyStopping"],
@@ -327,7 +327,7 @@ def test_an_optional_library(refused: Refused, fit_options: list[str], monkeypat
         ),
         (
             ["--data.batch_size", "3", *MODEL],
-            "--data.batch_size cannot be read before --data NAME: name the data first. Known names: FashionMNIST",
+            "--data.batch_size cannot be read before --data NAME: name the data first. Known names: BananaDetection",
         ),
         (["--model.net.help", "LeNet"], "--model.net.help cannot be read before --model NAME: name the model first."),
         (
