@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from leyden_datamodules._images import input_files, upright_size
 from leyden_datamodules._scenes import Colour, Scene, SceneData, Scenes, Size, clear_padding
 
 NO_THING = -1
+SMALLEST_CROPPED = 4  # pixels of a side
 ADVICE = "--data.on_error skip leaves such boxes out; clip puts corners in order and cuts boxes at the picture's edges"
 
 
@@ -41,12 +43,16 @@ class Things(NamedTuple):
 NOTHING = Things(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoxedScene(Scene):
-    """A picture with its height and width in pixels, and the things that it shows."""
+    """A picture with its height and width in pixels, and the things that it shows.
+
+    places: what each box is called in messages, until the boxes are checked.
+    """
 
     size: Size
     things: Things = field(default=NOTHING)
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,25 +93,39 @@ class BoxAugmentation:
         """Change where things are: image (3, H, W) uint8 to one of another size."""
         height, width = image.shape[1:]
         boxes = tv_tensors.BoundingBoxes(things.boxes, format="XYXY", canvas_size=(height, width))
-        image, boxes, labels, difficult = self._moves()(tv_tensors.Image(image), boxes, things.labels, things.difficult)
+        sample: Any = (tv_tensors.Image(image), boxes, things.labels, things.difficult)
+        for move in self._moves:
+            if not isinstance(move, v2.RandomIoUCrop) or _has_crops(*sample[:2]):
+                sample = move(*sample)
+        image, boxes, labels, difficult = sample
         return image.as_subclass(Tensor), Things(boxes.as_subclass(Tensor), labels, difficult)
 
     def recolour(self, image: Tensor) -> Tensor:
         """Change the colours of an image (3, H, W) uint8."""
         return v2.RandomPhotometricDistort()(image) if self.photometric else image
 
-    def _moves(self) -> v2.Compose:
-        moves: list[v2.Transform] = [v2.Identity()]
+    @cached_property
+    def _moves(self) -> list[v2.Transform]:
+        moves: list[v2.Transform] = []
         if self.zoom_out:
             fill = [round(255 * value) for value in self.blank]
             moves.append(v2.RandomZoomOut(fill={tv_tensors.Image: fill, "others": 0}, side_range=(1.0, self.zoom_out)))
         if self.iou_crop:
             moves.append(v2.RandomIoUCrop())
         if self.needs_originals:
-            moves.append(v2.SanitizeBoundingBoxes(labels_getter=lambda sample: sample[2:]))
+            moves.append(v2.SanitizeBoundingBoxes(labels_getter=_labels_and_difficult))
         moves += [v2.RandomHorizontalFlip()] if self.flip else []
         moves += [v2.RandomVerticalFlip()] if self.vertical_flip else []
-        return v2.Compose(moves)
+        return moves
+
+
+def _labels_and_difficult(sample: Sequence[Tensor]) -> Sequence[Tensor]:
+    return sample[2:]
+
+
+def _has_crops(image: Tensor, boxes: Tensor) -> bool:
+    """Whether torchvision can cut out a part that shows a thing; it divides by the part's sides, at least .3 of these."""
+    return len(boxes) > 0 and min(image.shape[1:]) >= SMALLEST_CROPPED
 
 
 def fitted_size(size: Size, image_size: Size) -> Size:
@@ -250,7 +270,7 @@ class BoxData(SceneData[BoxedImages]):
 
     @abstractmethod
     def scene(self, listed: Any) -> BoxedScene:
-        """The scene made from what was listed; boxes by `checked`. Raises DataError naming the file."""
+        """The scene made from what was listed, its boxes as they are written. Raises DataError naming the file."""
 
     def describe(self) -> DetectionFacts:
         """Three channels, the names of the classes."""
@@ -263,7 +283,8 @@ class BoxData(SceneData[BoxedImages]):
 
     def ready(self, listed: Sequence[Any], split: Split) -> BoxedScenes:
         """These scenes, checked, and decoded where they are held in memory."""
-        scenes = [scene for _, scene in self.usable(self.scene, listed)]
+        assert self.class_names  # known before threads ask for them
+        scenes = [self._checked(scene) for _, scene in self.usable(self.scene, listed)]
         source = BoxedScenes(scenes, self.image_size, self.augmentation() if split == "train" else None)
         self.prepare(source)
         if not any(len(scene.things.labels) for scene in source.scenes):
@@ -279,15 +300,13 @@ class BoxData(SceneData[BoxedImages]):
         """uint8 images as stored to float32, normalised; beyond an image's own size they stay 0."""
         return batch._replace(images=clear_padding(self.normalized(batch.images), batch.sizes))
 
-    def checked(self, things: Things, size: Size, places: Sequence[str]) -> Things:
-        """Things whose boxes are fit to be learnt. places: what each box is called in messages.
-
-        Raises DataError for the first that is not, unless on_error says otherwise.
-        """
+    def _checked(self, scene: BoxedScene) -> BoxedScene:
+        """A scene with the boxes that can be learnt. Raises DataError for the first that cannot: `on_error`."""
+        things, size = scene.things, scene.size
         wrong = _problems(things.boxes, size)
         if not wrong:
-            return things
-        messages = [f"{places[box]} {problem}" for box, problem in wrong.items()]
+            return replace(scene, places=())
+        messages = [f"{scene.places[box]} {problem}" for box, problem in wrong.items()]
         if self.bad_boxes == "raise":
             raise DataError(f"{messages[0]}. {ADVICE}.")
         if self.bad_boxes == "clip":
@@ -299,7 +318,7 @@ class BoxData(SceneData[BoxedImages]):
         self.left_out(messages, "boxes")
         kept = torch.ones(len(things.labels), dtype=torch.bool)
         kept[list(wrong)] = False
-        return things.select(kept)
+        return replace(scene, things=things.select(kept), places=())
 
 
 def _problems(boxes: Tensor, size: Size) -> dict[int, str]:

@@ -98,7 +98,7 @@ class VOCData(SceneData[Batch]):
     @property
     def is_official(self) -> bool:
         """Whether the data is Pascal VOC's own, by the name of its folder."""
-        return re.fullmatch(r"VOC\d{4}", self.place.resolve().name) is not None
+        return re.fullmatch(r"VOC\d{4}", self.place.absolute().name) is not None
 
     def listed(self, split: Split) -> list[Listed]:
         """The scenes of a split, as they are listed or cut."""

@@ -4,8 +4,8 @@ import csv
 import io
 import math
 import tempfile
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +103,7 @@ class BananaDetection(BoxData):
         """The pictures of a split with their rows."""
         if split == "test":
             return self._read(TEST)
-        pictures = self._read(TRAIN)
+        pictures = self._for_training
         if self.val_size >= len(pictures):
             raise UsageError(
                 f"val_size is {self.val_size}, but {self.path() / TRAIN} has {len(pictures)} pictures: none is left to "
@@ -113,6 +113,10 @@ class BananaDetection(BoxData):
         chosen = order[: self.val_size] if split == "val" else order[self.val_size :]
         return [pictures[index] for index in chosen.sort().values.tolist()]
 
+    @cached_property
+    def _for_training(self) -> list[Labelled]:
+        return self._read(TRAIN)
+
     def scene(self, listed: Labelled) -> BoxedScene:
         """A picture with its boxes."""
         image, rows = listed
@@ -120,30 +124,36 @@ class BananaDetection(BoxData):
         size = upright_size(image)
         boxes = torch.tensor([row.corners for row in rows])
         labels = torch.tensor([row.label for row in rows])
-        places = [
+        places = tuple(
             f"{row.where}: {named_box(number, self.class_names[row.label], row.corners)}"
             for number, row in enumerate(rows, start=1)
-        ]
-        things = Things(boxes, labels, torch.zeros(len(rows), dtype=torch.bool))
-        return BoxedScene(image, size, self.checked(things, size, places))
+        )
+        return BoxedScene(image, size, Things(boxes, labels, torch.zeros(len(rows), dtype=torch.bool)), places)
 
     def _read(self, part: str) -> list[Labelled]:
         folder = self.path() / part
         file = folder / "label.csv"
         if not file.is_file():
-            raise NoSourceError(
-                f"{self.folder}/{part}", [Attempt(str(file), "no such file")], [self.path() / ARCHIVE.name]
-            )
+            raise self._missing(file)
         rows = _read_rows(file, self.class_names)
         pictures = [Labelled(folder / "images" / name, found) for name, found in rows.items()]
-        _warn_of_others(folder / "images", frozenset(rows))
+        _warn_of_others(folder / "images", rows)
         return pictures
 
+    def _missing(self, file: Path) -> DataError:
+        root = self.path()
+        if root.name == self.folder:
+            return NoSourceError(file.parent.name, [Attempt(str(file), "no such file")], [root / ARCHIVE.name])
+        return DataError(
+            f"{file}: no such file. BananaDetection reads {TRAIN} and {TEST}, each with images and label.csv, in ROOT. "
+            f"Only a folder called {self.folder} is downloaded into."
+        )
 
-@cache
-def _warn_of_others(folder: Path, named: frozenset[str]) -> None:
+
+def _warn_of_others(folder: Path, named: Collection[str]) -> None:
     """One warning about pictures that no row names."""
-    if others := [file.name for file in picture_files(folder) if file.name not in named]:
+    files = (file.relative_to(folder).as_posix() for file in picture_files(folder))
+    if others := [name for name in files if name not in named]:
         found = f"{len(others)} of its pictures, such as {others[0]}"
         rank_zero_warn(f"{folder}: no row of label.csv names {found}; they are not used.")
 

@@ -12,7 +12,7 @@ import torch
 from leyden.batches import BoxedImages
 from leyden.errors import DataError
 from leyden_datamodules._boxes import BoxData, BoxedScene, Things, named_box
-from leyden_datamodules._images import upright_size
+from leyden_datamodules._images import read_all, upright_size
 from leyden_datamodules._scenes import Size
 from leyden_datamodules._shapes import SHAPES, Shape, shapes_picture
 from leyden_datamodules._voc import VOC_CLASSES, Listed, VOCData, read_classes, require_files
@@ -89,15 +89,14 @@ class VOCDetection(VOCData[BoxedImages], BoxData):
         if size != annotation.size:
             found, expected = (f"{each[1]} x {each[0]}" for each in (annotation.size, size))
             raise DataError(f"{file}: its size is {found}, but its image {listed.image} has {expected} pixels.")
-        places = [
+        places = tuple(
             f"{file}: {named_box(number, thing.name, thing.corners)}"
             for number, thing in enumerate(annotation.things, start=1)
-        ]
+        )
         labels = [self._label(thing.name, place) for thing, place in zip(annotation.things, places, strict=True)]
         boxes = torch.tensor([self._from_zero(thing.corners) for thing in annotation.things]).view(-1, 4)
         difficult = torch.tensor([thing.difficult for thing in annotation.things], dtype=torch.bool)
-        things = Things(boxes, torch.tensor(labels, dtype=torch.int64), difficult)
-        return BoxedScene(listed.image, size, self.checked(things, size, places))
+        return BoxedScene(listed.image, size, Things(boxes, torch.tensor(labels, dtype=torch.int64), difficult), places)
 
     def _file(self, listed: Listed) -> Path:
         return self.place / "Annotations" / f"{listed.name}.xml"
@@ -108,14 +107,16 @@ class VOCDetection(VOCData[BoxedImages], BoxData):
         return read_annotation(file)
 
     def _annotated(self) -> Iterable[Annotation]:
-        """The annotations of all lists that there are."""
+        """The annotations of all lists that there are; those to skip are counted when their scenes are made."""
         names = [name for name in ("train", "val", "test") if self.list_file(name).is_file()]
         listed = [one for name in names or ["train"] for one in self.read_list(name)]
-        return [annotation for _, annotation in self.usable(self._annotation, listed)]
+        none = f"none of {len(listed)} annotations can be used"
+        return [found for _, found in read_all(self._annotation, listed, self.on_error == "skip", none)[0]]
 
     def _label(self, name: str, place: str) -> int:
         if name not in self.class_names:
-            raise DataError(f"{place}: is of the class {name!r}; the classes are {', '.join(self.class_names)}.")
+            known = ", ".join(self.class_names)
+            raise DataError(f"{place} is of the class {name!r}; the classes are {known}. --data.classes names others.")
         return self.class_names.index(name)
 
     def _from_zero(self, corners: tuple[float, ...]) -> tuple[float, ...]:
@@ -123,22 +124,33 @@ class VOCDetection(VOCData[BoxedImages], BoxData):
         if not self.is_official:
             return corners
         left, top, right, bottom = corners
-        return (left - 1 if left >= 1 else left, top - 1 if top >= 1 else top, right, bottom)
+        return (max(left - 1, min(left, 0)), max(top - 1, min(top, 0)), right, bottom)  # a 0 stays what it is
+
+
+class DocumentTypeError(Exception):
+    """An XML file has a document type, whose entities could make a small file take all memory."""
+
+
+class NoDocumentType(ElementTree.TreeBuilder):
+    """Builds the tree of an XML file, in whatever encoding, that has no document type."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """The parser calls it before it reads any entity."""
+        raise DocumentTypeError
 
 
 def read_annotation(file: Path) -> Annotation:
     """What an XML file of Pascal VOC says. Raises DataError naming the file and the object."""
     try:
-        text = file.read_bytes()
-        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:  # could make a small file take all memory
-            raise DataError(f"{file}: has a document type, which no annotation needs. It is not read.")
-        root = ElementTree.fromstring(text)
+        root = ElementTree.fromstring(file.read_bytes(), ElementTree.XMLParser(target=NoDocumentType()))
+    except DocumentTypeError:
+        raise DataError(f"{file}: has a document type, which no annotation needs; remove it.") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise DataError(f"{file}: is no XML: {error}.") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}.") from error
     width, height = (_number(root.find(f"size/{side}"), f"{file}: the {side} in size") for side in ("width", "height"))
-    if width < 1 or height < 1:
+    if not all(side >= 1 and side.is_integer() for side in (width, height)):
         raise DataError(f"{file}: its size is {width:g} x {height:g}, expected the picture's width and height.")
     things = [_thing(element, f"{file}: object {number}") for number, element in enumerate(root.findall("object"), 1)]
     return Annotation((int(height), int(width)), things)
