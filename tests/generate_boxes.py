@@ -1,4 +1,4 @@
-"""Make up a detection data set: python tests/generate_boxes.py FOLDER --layout voc --pictures 200 --boxes 5 --classes 3.
+"""Make up a detection data set: python tests/generate_boxes.py FOLDER --layout voc --boxes 5 --classes 3.
 
 Discs, bars and wedges lie on dark, textured grounds and do not overlap. A tenth of the pictures are for the test; in
 Pascal VOC's layout another tenth validates.

@@ -124,7 +124,7 @@ def _labels_and_difficult(sample: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _has_crops(image: Tensor, boxes: Tensor) -> bool:
-    """Whether torchvision can cut out a part that shows a thing; it divides by the part's sides, at least .3 of these."""
+    """Whether torchvision can cut out a part that shows a thing; it divides by the part's sides, .3 of these."""
     return len(boxes) > 0 and min(image.shape[1:]) >= SMALLEST_CROPPED
 
 
@@ -199,8 +199,8 @@ class BoxedScenes(Scenes[BoxedScene]):
 def _scaled(things: Things, old: Size, new: Size) -> Things:
     if old == new:
         return things
-    height, width = (after / before for before, after in zip(old, new, strict=True))
-    return things._replace(boxes=things.boxes * torch.tensor([width, height, width, height]))
+    before, after = (torch.tensor([width, height] * 2) for height, width in (old, new))
+    return things._replace(boxes=things.boxes * after / before)  # in this order an edge stays an edge to the last bit
 
 
 def _padded(found: Sequence[Things]) -> tuple[Tensor, Tensor, Tensor]:
