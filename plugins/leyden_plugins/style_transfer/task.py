@@ -151,6 +151,7 @@ class StyleTransfer(PerceptualTask):
                 f"StyleTransfer paints the very pictures that it is given, but {type(data).__name__} holds some out to "
                 "validate on. Use the data StylePair, or train FastStyleTransfer."
             )
+        self._require_large_stages()
         begun = self.canvas.finest() >= 0
         noise = torch.Generator().manual_seed(torch.initial_seed())
         for index in range(len(pairs) if not begun else 1):
@@ -161,6 +162,19 @@ class StyleTransfer(PerceptualTask):
                 self.canvas.start(int(pair), first.to(self.device), content.to(self.device))
             if len(pairs) == 1:
                 self._originals = {"content": to_pil_image(content[0]), "style": to_pil_image(style[0])}
+
+    def _require_large_stages(self) -> None:
+        """UsageError where painting would begin smaller than the frozen network takes."""
+        [perceptual] = self._perceptual
+        smallest = perceptual.features.smallest
+        sizes = [stage_size((height, width), 0, self.stages) for *_, height, width in self.facts.pairs]
+        height, width = min(sizes, key=min)
+        if self.stages > 1 and min(height, width) < smallest:
+            raise UsageError(
+                f"stages is {self.stages}, so painting would begin at {height} x {width} pixels, but the layers of "
+                f"{self.features} that are asked for need {smallest} in each direction. Take fewer stages, or larger "
+                "pictures."
+            )
 
     def on_train_start(self) -> None:
         """Lightning's hook: it is known now how many steps there are."""

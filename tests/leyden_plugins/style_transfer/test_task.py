@@ -411,7 +411,10 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         ({"style_layers": [0, 99]}, "no layer 99. The layers of squeezenet1_1 are 0, 1, 2"),
         ({"features": "vgg61"}, "features is 'vgg61', expected .*Did you mean .*vgg16"),
         ({"weights": "nowhere.pth"}, "weights is 'nowhere.pth', which is not a file"),
-        ({"stages": 5}, "pictures of 2 x 2 pixels are too small for the layers of squeezenet1_1"),
+        (
+            {"stages": 5},
+            "stages is 5, so painting would begin at 2 x 2 pixels, but the layers of squeezenet1_1 .* need",
+        ),
     ],
 )
 def test_options_that_fail_when_training_begins(
