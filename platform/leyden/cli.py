@@ -468,11 +468,13 @@ def _show(writer: Predictions, folder: Path) -> None:
 
 def _summary(record: dict[str, Any]) -> str:
     """What of a prediction fits on a line."""
-    shown = [value for key, value in record.items() if key not in ("index", "input", "picture", "dataloader")]
-    return " ".join(filter(None, map(_short, shown)))
+    shown = {key: value for key, value in record.items() if key not in ("index", "input", "picture", "dataloader")}
+    return " ".join(filter(None, (_short(value, key) for key, value in shown.items())))
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, key: str = "") -> str:
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        return f"{len(value)} {key}"
     if isinstance(value, list) and len(value) <= SHORT_LIST and all(isinstance(each, int | float) for each in value):
         return f"[{' '.join(map(_short, value))}]"
     if isinstance(value, float):

@@ -1,5 +1,6 @@
 """Anchors: the boxes that are laid over an image before anything is known of it, at each place of each feature map."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class AnchorGrid:
         ratios: width over height of an anchor whose area is that of the square, above 0.
 
     Raises:
-        ValueError: for an empty list and for numbers that are not above 0.
+        ValueError: for an empty list and for numbers that are not above 0, or infinite.
 
     Source:
         Dive into Deep Learning, 14.4 and 14.7; for images that are not square, ratios are of pixels.
@@ -42,7 +43,7 @@ class AnchorGrid:
 
     def __init__(self, sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> None:
         for name, members in (("sizes", sizes), ("ratios", [ratios])):
-            if not members or not all(members) or min(value for each in members for value in each) <= 0:
+            if not members or not all(members) or not all(0 < value < math.inf for each in members for value in each):
                 raise ValueError(f"{name} is {sizes if name == 'sizes' else ratios}, expected numbers above 0.")
         self.sizes = tuple(tuple(each) for each in sizes)
         self.ratios = tuple(ratios)

@@ -50,7 +50,8 @@ def find_things(
     image = torch.arange(batch, device=logits.device)[:, None].expand_as(labels)
     chosen = (values > score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
     boxes, values, labels, image = boxes[chosen], values[chosen], labels[chosen], image[chosen]
-    kept = batched_nms(boxes, values, image * num_classes + labels, nms_iou)
+    # in float64: boxes of other images and classes are moved apart, by more than leaves float32 its last bits
+    kept = batched_nms(boxes.double(), values.double(), image * num_classes + labels, nms_iou)
     kept = kept[image[kept].argsort(stable=True)]  # they came by falling score
     counts = torch.bincount(image[kept], minlength=batch)
     starts = counts.cumsum(0) - counts

@@ -17,12 +17,17 @@ class AnchorHeads(nn.Module):
         num_classes: number of classes, the background not among them.
         grid: the anchors.
         background: the probability that the class head gives to the background at first; none leaves it to chance.
+
+    Raises:
+        ValueError: a background that is not above 0 and below 1.
     """
 
     def __init__(
         self, channels: Sequence[int], num_classes: int, grid: AnchorGrid, background: float | None = None
     ) -> None:
         super().__init__()
+        if background is not None and not 0 < background < 1:
+            raise ValueError(f"background is {background}, expected a probability above 0 and below 1.")
         self.num_logits = num_classes + 1
         per_map = list(zip(channels, grid.per_place, strict=True))
         self.class_heads = nn.ModuleList(_head(width, count * self.num_logits) for width, count in per_map)

@@ -39,7 +39,7 @@ class SSD(nn.Module):
         (B, in_channels, H, W), of any H and W, to logits (B, A, num_classes + 1) and offsets (B, A, 4) of A anchors.
 
     Raises:
-        ValueError: a size below 1, a stride or anchors that cannot be, a trunk or weights that cannot be.
+        ValueError: a size below 1, a stride, anchors, a background, a trunk or weights that cannot be.
         ImportError: timm is not installed.
         OSError: weights that cannot be downloaded.
 

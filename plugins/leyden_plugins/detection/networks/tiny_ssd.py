@@ -30,7 +30,7 @@ class TinySSD(nn.Module):
         (B, A, num_classes + 1) and offsets (B, A, 4) of A anchors: 5,444 at 256 x 256.
 
     Raises:
-        ValueError: a size below 1, anchors that are not for five maps, too small images.
+        ValueError: a size below 1, anchors that are not for five maps, a background that cannot be, too small images.
 
     Source:
         Dive into Deep Learning, 14.7; Liu et al., "SSD: Single shot multibox detector", 2016.
