@@ -291,3 +291,110 @@ def test_a_thin_picture_is_not_blown_up(size: tuple[int, int]) -> None:
     width, height = draw.captioned(Image.new("L", size), "a caption").size
     assert width <= 1000
     assert height <= 1100
+
+
+RED, BLUE = "#ff0000", "#0000ff"
+FULL_RED, FULL_BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def test_a_frame_lies_on_the_border_of_its_box() -> None:
+    picture = Image.new("RGB", (300, 200), "white")
+    found = draw.boxed(picture, [[50.0, 40, 150, 160]], [""], [RED])
+    inside = {(x, y) for x in range(300) for y in range(200) if found.getpixel((x, y)) == FULL_RED}
+    frame = {
+        (x, y)
+        for x in range(50, 150)
+        for y in range(40, 160)
+        if min(x - 50, 149 - x, y - 40, 159 - y) < 2  # two pixels wide
+    }
+    assert inside == frame
+    assert picture.getcolors() == [(300 * 200, WHITE)], "the given picture is left as it is"
+
+
+def test_frames_of_small_pictures_are_enlarged_with_them() -> None:
+    found = draw.boxed(Image.new("L", (40, 32), 255), [[10.0, 8, 20, 24]], [""], [RED])
+    assert found.size == (200, 160)
+    for corner in ((50, 40), (99, 40), (50, 119), (99, 119)):
+        assert found.getpixel(corner) == FULL_RED
+    for beside in ((49, 40), (100, 40), (50, 39), (50, 120), (75, 80)):
+        assert found.getpixel(beside) == WHITE
+
+
+@pytest.mark.parametrize("size", [(400, 300), (170, 900)])
+@pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_captions_stay_inside_the_picture(size: tuple[int, int], corner: tuple[int, int]) -> None:
+    """In the corner there is no room above the box, or to its right: all of the caption is seen nevertheless."""
+    width, height = size
+    middle = draw.boxed(Image.new("RGB", size), [[20.0, height / 2, 60, height / 2 + 40]], ["a cat"], [RED])
+    left, top = corner[0] * (width - 40), corner[1] * (height - 40)
+    found = draw.boxed(Image.new("RGB", size), [[left, top, left + 40.0, top + 40.0]], ["a cat"], [RED])
+    assert found.size == size
+    lettering = [sum(count for count, pixel in each.getcolors(10**6) if min(pixel) > 200) for each in (middle, found)]
+    assert lettering[0] == lettering[1] > 20
+    assert found.getpixel((left, top + 39 * (1 - corner[1]))) == FULL_RED
+
+
+def test_a_caption_stands_on_its_box_in_its_colour() -> None:
+    found = draw.boxed(Image.new("RGB", (400, 300)), [[100.0, 150, 200, 250]], ["a cat"], [RED])
+    above = {(x, y) for x in range(400) for y in range(150) if found.getpixel((x, y)) != (0, 0, 0)}
+    assert min(x for x, _ in above) == 100
+    assert max(x for x, _ in above) < 200
+    assert min(y for _, y in above) > 120
+    assert max(y for _, y in above) == 149, "without a gap"
+    assert found.getpixel((101, 149)) == FULL_RED
+
+
+def test_the_first_box_is_above_the_others() -> None:
+    boxes = [[50.0, 50, 150, 150], [50.0, 100, 150, 180]]
+    found = draw.boxed(Image.new("RGB", (300, 200)), boxes, ["", ""], [RED, BLUE])
+    assert found.getpixel((50, 120)) == FULL_RED
+    assert found.getpixel((50, 170)) == FULL_BLUE
+    turned = draw.boxed(Image.new("RGB", (300, 200)), boxes[::-1], ["", ""], [BLUE, RED])
+    assert turned.getpixel((50, 120)) == FULL_BLUE
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_boxes_on_pictures_of_any_mode(mode: str) -> None:
+    found = draw.boxed(Image.new(mode, (200, 200)), [[20.0, 20, 90, 90]], ["a cat"], [BLUE])
+    assert (found.mode, found.size) == ("RGB", (200, 200))
+    assert found.getpixel((20, 80)) == FULL_BLUE
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[-50.0, -50, 1000, 1000], [30.0, 30, 30.2, 30.4], [199.9, 199.9, 200, 200], [0.0, 0, 0, 0], [300.0, 0, 400, 9]],
+)
+@pytest.mark.parametrize("size", [(200, 200), (1, 1), (700, 2)])
+def test_any_box_can_be_drawn(box: list[float], size: tuple[int, int]) -> None:
+    found = draw.boxed(Image.new("RGB", size), [box], ["a caption that is longer than the picture is wide"], [RED])
+    assert found.size == draw.enlarged(Image.new("RGB", size)).size
+
+
+def test_a_picture_without_boxes_is_only_enlarged() -> None:
+    picture = Image.linear_gradient("L").resize((200, 160))
+    assert draw.boxed(picture, [], [], []).tobytes() == picture.convert("RGB").tobytes()
+
+
+def test_each_box_has_a_caption_and_a_colour() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        draw.boxed(Image.new("RGB", (200, 200)), [[0.0, 0, 9, 9]], [], [RED])
+
+
+def test_lines_share_one_panel_and_the_range_of_both_axes() -> None:
+    series = {"cat": [(0.0, 1.0), (0.5, 0.25)], "dog": [(0.0, 0.5), (1.0, 0.5)]}
+    [axes] = draw.lines(series, "a title", ("recall", "precision"), (0, 1.25)).axes
+    drawn = {line.get_label(): line for line in axes.get_lines()}
+    assert {name: line.get_xydata().tolist() for name, line in drawn.items()} == {
+        name: [list(point) for point in points] for name, points in series.items()
+    }
+    assert [line.get_color() for line in drawn.values()] == draw.distinct_colours(2)
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("a title", "recall", "precision")
+    assert axes.get_xlim() == axes.get_ylim() == (0, 1.25)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cat", "dog"]
+
+
+def test_lines_with_gaps_can_be_saved(tmp_path: Path) -> None:
+    figure = draw.lines({"cat": [(0.0, float("nan")), (1.0, 0.5)]}, "", ("x", "y"), (0, 1))
+    draw.save(figure, tmp_path / "lines.png")
+    with Image.open(tmp_path / "lines.png") as picture:
+        assert picture.size == (600, 500)
