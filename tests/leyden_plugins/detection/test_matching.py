@@ -78,7 +78,7 @@ def test_a_batch_is_matched_as_a_loop_does(anchors: list[Corners], images: list[
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2**32), st.integers(0, 12), st.sampled_from([0.3, 0.5]))
+@given(st.integers(0, 2**32), st.integers(0, 12), st.sampled_from([0.0, 0.3, 0.5]))
 def test_boxes_at_any_place_are_matched_as_a_loop_does(seed: int, count: int, threshold: float) -> None:
     """Here no two IoUs are the same; the loop has the same numbers exactly."""
     generator = torch.Generator().manual_seed(seed)
@@ -160,6 +160,12 @@ def test_boxes_that_want_the_same_anchor() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20], [50, 50, 60, 60]])
     boxes = torch.tensor([[[0.0, 0, 10, 9], [0, 0, 10, 10]]])
     assert match(anchors, boxes, torch.tensor([[0, 0]])).tolist() == [[1, 0, -1]]
+
+
+def test_a_free_anchor_finds_the_box_that_it_fits_best_though_hardly_better() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 11]]])
+    anchors = torch.cat((boxes[0], torch.tensor([[0.0, 0, 10, 20]])))  # IoUs of .5 and .55
+    assert match(anchors, boxes, torch.tensor([[0, 0]])).tolist() == [[0, 1, 1]]
 
 
 def test_more_boxes_than_anchors() -> None:
