@@ -88,13 +88,14 @@ class BananaDetection(BoxData):
     def fetch(self) -> None:
         """Into a folder called banana-detection, from the book's server. Raises NoSourceError where that fails."""
         root = self.path()
-        if (root / TRAIN).is_dir() or root.name != self.folder:
+        missing = [part for part in (TEST, TRAIN) if not (root / part).is_dir()]
+        if not missing or root.name != self.folder:
             return
         archive = fetch(ARCHIVE, root)
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as temporary:
             unpack(archive, Path(temporary))
             try:
-                for part in (TEST, TRAIN):
+                for part in missing:
                     Path(temporary, self.folder, part).replace(root / part)
             except OSError as error:
                 raise DataError(f"{archive} cannot be unpacked to {root}: {error.strerror or error}.") from error

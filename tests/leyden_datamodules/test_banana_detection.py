@@ -3,6 +3,7 @@
 import hashlib
 import io
 import runpy
+import shutil
 import warnings
 import zipfile
 from dataclasses import replace
@@ -306,6 +307,16 @@ def test_an_archive_is_unpacked_where_the_data_is_missing(archive: Any) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["banana-detection.zip", "bananas_train", "bananas_val"]
     (root / ARCHIVE.name).unlink()
     data.prepare_data()  # it is there: nothing is fetched again
+
+
+@pytest.mark.parametrize("gone", ["bananas_train", "bananas_val"])
+def test_half_of_the_data_is_made_whole(archive: Any, gone: str) -> None:
+    root = archive()
+    data = BananaDetection(root=str(root), val_size=7)
+    data.prepare_data()
+    shutil.rmtree(root / gone)
+    data.prepare_data()
+    assert [len(source_of(data, split)) for split in SPLITS] == [20, 7, 5]
 
 
 BAD_ARCHIVES = {
