@@ -52,7 +52,7 @@ def find_things(
     boxes, values, labels, image = boxes[chosen], values[chosen], labels[chosen], image[chosen]
     # in float64: boxes of other images and classes are moved apart, by more than leaves float32 its last bits
     kept = batched_nms(boxes.double(), values.double(), image * num_classes + labels, nms_iou)
-    kept = kept[image[kept].argsort(stable=True)]  # they came by falling score
+    kept = kept.sort().values  # image after image by falling score, as topk gave them; among equals its order too
     counts = torch.bincount(image[kept], minlength=batch)
     starts = counts.cumsum(0) - counts
     rank = torch.arange(len(kept), device=kept.device) - starts[image[kept]]

@@ -108,6 +108,19 @@ def test_a_batch_gives_what_its_images_give_alone() -> None:
         assert by_image(find_things(**alone, **limits)) == [together[number]]
 
 
+def test_things_that_are_equally_certain_are_the_same_in_any_batch() -> None:
+    """Probabilities of a network that is certain are 1 in float32, and no longer say which box is the better one."""
+    made = scene(1, images=16, count=200, num_classes=2)
+    made["logits"] = 20 * made["logits"]
+    limits = {"score_threshold": 0.5, "nms_iou": 0.4, "max_detections": 5}
+    found = find_things(**made, **limits)
+    assert (found.scores == 1).float().mean() > 0.9
+    together = by_image(found)
+    for number in range(16):
+        alone = {name: each if name == "anchors" else each[number : number + 1] for name, each in made.items()}
+        assert by_image(find_things(**alone, **limits)) == [together[number]]
+
+
 @pytest.mark.parametrize("below", [True, False])
 def test_the_place_in_a_batch_does_not_blur_overlaps(below: bool) -> None:
     """Two boxes whose IoU is near the limit, as the last of 20 classes, in each of 32 images of 512 pixels."""
