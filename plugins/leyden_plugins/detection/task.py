@@ -182,7 +182,7 @@ class Detector(Task[BoxedImages]):
         errors = torch.stack((wrong, mae), dim=1)
         if self.training:
             return (errors,)
-        found = self._find(outputs.logits, outputs.offsets, outputs.anchors, batch.sizes)
+        found = self._find(outputs, outputs.anchors, batch.sizes, self.score_threshold)
         there = batch.labels >= 0
         of_found = (found.boxes, found.scores[:, None], found.labels[:, None])
         of_true = (batch.boxes[there], batch.labels[there][:, None], batch.difficult[there][:, None])
@@ -194,7 +194,8 @@ class Detector(Task[BoxedImages]):
         The best come first. `truth` holds what the batch knows, in the same form without scores.
         """
         outputs = self(batch.images)
-        found = self._find(outputs.logits, outputs.offsets, self.anchors_of(outputs, batch.images), batch.sizes)
+        threshold = min(self.score_threshold, self.shown_score)
+        found = self._find(outputs, self.anchors_of(outputs, batch.images), batch.sizes, threshold)
         scales = batch.original_sizes / batch.sizes  # (B, 2) of heights and widths
         scales = scales.flip(1).repeat(1, 2)
         counts = found.counts.tolist()
@@ -234,9 +235,9 @@ class Detector(Task[BoxedImages]):
         figure = draw.lines(series, title, ("recall", "precision"), (0, 1.02))
         return {"precision_recall": figure}
 
-    def _find(self, logits: Tensor, offsets: Tensor, anchors: Tensor, sizes: Tensor) -> Found:
-        limits = (self.score_threshold, self.nms_iou, self.max_detections)
-        return find_things(logits, offsets, anchors, sizes, *limits)
+    def _find(self, said: Compared | AnchorOutputs, anchors: Tensor, sizes: Tensor, score_threshold: float) -> Found:
+        limits = (score_threshold, self.nms_iou, self.max_detections)
+        return find_things(said.logits, said.offsets, anchors, sizes, *limits)
 
     def _objects(self, boxes: Tensor, labels: Tensor, scores: Tensor | None = None) -> list[dict[str, Any]]:
         objects = [

@@ -182,6 +182,15 @@ def test_the_best_are_kept_in_each_image() -> None:
     ]
 
 
+@pytest.mark.parametrize(("nms_iou", "expected"), [(0.0, [0, 20, 30]), (0.5, [0, 20, 30]), (1.0, [0, 0, 20, 30])])
+def test_boxes_that_are_the_same_or_touch(nms_iou: float, expected: list[float]) -> None:
+    """Only a larger IoU than the limit is too much: 0 is no overlap, and 1 leaves all."""
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [20, 0, 30, 10], [30, 0, 40, 10]])
+    logits = certain([[0.9], [0.8], [0.7], [0.6]])
+    found = find_things(logits, torch.zeros(1, 4, 4), anchors, torch.tensor([[50, 50]]), 0.1, nms_iou, 10)
+    assert found.boxes[:, 0].tolist() == expected
+
+
 def test_one_box_may_show_two_classes() -> None:
     found = find_things(
         certain([[0.3, 0.4]]), torch.zeros(1, 1, 4), torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([[9, 9]]), 0.2, 0.5, 9

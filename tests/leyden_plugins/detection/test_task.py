@@ -151,7 +151,7 @@ def test_errors_are_those_of_the_book() -> None:
 
 
 def test_a_network_that_sees_background_everywhere_nearly_has_no_error() -> None:
-    """Its class error is the share of anchors with a box: 1, 0 and 1 of 8 claimed, 2 more with an IoU from .5 on."""
+    """Its class error is the share of anchors with a box: 1, 0 and 1 of 8, each its box's own."""
     task, batch = make_task().train(), batch_of([THINGS[0][:1], [], THINGS[2]])
     logits = torch.zeros(3, 8, 4)
     logits[..., 0] = 9
@@ -245,6 +245,16 @@ def test_each_record_is_of_its_own_image() -> None:
     records = task.predict(batch_of([[], [([0.0, 0, 9, 9], 2)], []]))
     assert [[each["label"] for each in record["objects"]] for record in records] == [["dog"], [], ["cat", "eel"]]
     assert ["truth" in record for record in records] == [False, True, False]
+
+
+def test_what_is_shown_does_not_depend_on_what_evaluation_counts() -> None:
+    logits, offsets = speaking((0, 1, 0.6), (3, 0, 0.004), (5, 2, 0.001))
+    for shown_score, labels in ((0.5, ["dog"]), (0.003, ["dog", "cat"]), (0.0, ["dog", "cat", "eel"])):
+        for score_threshold in (0.0, 0.01, 0.9):
+            task = make_task(shown_score=shown_score, score_threshold=score_threshold, max_detections=3).eval()
+            task.net.said = logits, offsets
+            [record] = task.predict(batch_of([[]]))
+            assert [each["label"] for each in record["objects"]] == labels
 
 
 def test_what_overlaps_a_better_one_of_its_class_is_left_out() -> None:
