@@ -168,6 +168,12 @@ def test_a_free_anchor_finds_the_box_that_it_fits_best_though_hardly_better() ->
     assert match(anchors, boxes, torch.tensor([[0, 0]])).tolist() == [[0, 1, 1]]
 
 
+@pytest.mark.parametrize(("threshold", "second"), [(0.499, 0), (0.5, 0), (0.501, NO_BOX)])
+def test_an_iou_of_the_threshold_is_enough(threshold: float, second: int) -> None:
+    anchors = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 8]])
+    assert match(anchors, anchors[None, :1], torch.tensor([[0]]), threshold).tolist() == [[0, second]]
+
+
 def test_more_boxes_than_anchors() -> None:
     anchors = torch.tensor([[0.0, 0, 4, 4], [2, 2, 6, 6]])
     boxes = torch.tensor([[[float(x), 0, x + 4, 4] for x in (3, 0, 1, 2)]])
