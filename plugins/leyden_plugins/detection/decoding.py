@@ -33,7 +33,9 @@ def find_things(
     nms_iou: float,
     max_detections: int,
 ) -> Found:
-    """All boxes and classes with a probability above a threshold, without those that overlap a better one of its class.
+    """Boxes and classes with a probability above a threshold, without those that overlap a better one of their class.
+
+    Of each image the 400 best are looked at, or max_detections where that is more.
 
     logits: (B, A, K + 1), the background first. offsets: (B, A, 4). anchors: (A, 4) xyxy in pixels. sizes: (B, 2) int64
     height and width of each image: boxes are cut at its edges.

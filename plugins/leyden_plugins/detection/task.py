@@ -29,7 +29,7 @@ from leyden_plugins.detection.losses import (
 from leyden_plugins.detection.matching import Targets, assign
 from leyden_plugins.detection.metrics import AnchorErrors, AveragePrecision
 
-TRIAL_SIZE = (128, 192)  # pixels
+TRIAL_SIZE = (256, 384)  # pixels
 SHOWN_IN_FIGURE = 10  # classes whose curves of precision and recall are drawn
 
 
@@ -127,6 +127,11 @@ class Detector(Task[BoxedImages]):
             raise UsageError(
                 f"{name} gives a {type(outputs).__name__}, expected AnchorOutputs, and an AnchorGrid as `anchors`: "
                 "what it says of each anchor. A network that classifies pictures or their pixels does not serve here."
+            )
+        if len(outputs.map_sizes) != len(grid.sizes):
+            raise UsageError(
+                f"{name} speaks of {len(outputs.map_sizes)} feature maps, but its AnchorGrid has sizes for "
+                f"{len(grid.sizes)}; they must be as many."
             )
         count = len(grid.boxes(outputs.map_sizes, TRIAL_SIZE, outputs.logits.device))
         expected = [(1, count, num_classes + 1), (1, count, 4)]

@@ -375,11 +375,11 @@ class Strange(Given):
         (Pair, "Pair gives a tuple, expected AnchorOutputs, and an AnchorGrid as `anchors`"),
         (
             Backgroundless,
-            "Backgroundless gives logits and offsets [(1, 8, 3), (1, 8, 4)] for a 128x192 image with 8 anchors, "
+            "Backgroundless gives logits and offsets [(1, 8, 3), (1, 8, 4)] for a 256x384 image with 8 anchors, "
             "expected [(1, 8, 4), (1, 8, 4)]: of each anchor the background and 3 classes, and four offsets.",
         ),
-        (Coarse, "Coarse gives logits and offsets [(1, 7, 4), (1, 7, 4)] for a 128x192 image with 8 anchors"),
-        (Strange, "Strange cannot take a 128x192 image: expected sentences"),
+        (Coarse, "Coarse gives logits and offsets [(1, 7, 4), (1, 7, 4)] for a 256x384 image with 8 anchors"),
+        (Strange, "Strange cannot take a 256x384 image: expected sentences"),
     ],
 )
 def test_networks_that_do_not_serve(net: Any, message: str) -> None:
