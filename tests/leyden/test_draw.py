@@ -325,9 +325,10 @@ def test_frames_of_small_pictures_are_enlarged_with_them() -> None:
 def test_captions_stay_inside_the_picture(size: tuple[int, int], corner: tuple[int, int]) -> None:
     """In the corner there is no room above the box, or to its right: all of the caption is seen nevertheless."""
     width, height = size
-    middle = draw.boxed(Image.new("RGB", size), [[20.0, height / 2, 60, height / 2 + 40]], ["a cat"], [RED])
+    caption = "a cat wider than its box"
+    middle = draw.boxed(Image.new("RGB", size), [[20.0, height / 2, 60, height / 2 + 40]], [caption], [RED])
     left, top = corner[0] * (width - 40), corner[1] * (height - 40)
-    found = draw.boxed(Image.new("RGB", size), [[left, top, left + 40.0, top + 40.0]], ["a cat"], [RED])
+    found = draw.boxed(Image.new("RGB", size), [[left, top, left + 40.0, top + 40.0]], [caption], [RED])
     assert found.size == size
     lettering = [sum(count for count, pixel in each.getcolors(10**6) if min(pixel) > 200) for each in (middle, found)]
     assert lettering[0] == lettering[1] > 20

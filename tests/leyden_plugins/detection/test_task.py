@@ -117,6 +117,14 @@ def test_the_loss_is_that_of_a_loop(
     assert task.net.scale.grad.isfinite()
 
 
+@pytest.mark.parametrize(("match_iou", "classes"), [(0.29, [1, 1, 0, 0]), (0.31, [1, 0, 0, 0]), (0.9, [1, 0, 0, 0])])
+def test_anchors_are_matched_from_the_given_overlap_on(match_iou: float, classes: list[int]) -> None:
+    """A box 32 pixels wide has an IoU of 20 / 32 with its own anchor, and of 12 / 40 with the next."""
+    task = make_task(match_iou=match_iou)
+    targets = task.outputs(batch_of([[([0.0, 0, 32, 20], 0)]])).targets
+    assert targets.classes.tolist() == [[*classes, 0, 0, 0, 0]]
+
+
 def test_a_batch_without_boxes_can_be_trained_on() -> None:
     for class_loss in ("cross_entropy", "focal"):
         task = make_task(class_loss=class_loss)
@@ -245,6 +253,13 @@ def test_each_record_is_of_its_own_image() -> None:
     records = task.predict(batch_of([[], [([0.0, 0, 9, 9], 2)], []]))
     assert [[each["label"] for each in record["objects"]] for record in records] == [["dog"], [], ["cat", "eel"]]
     assert ["truth" in record for record in records] == [False, True, False]
+
+
+@pytest.mark.parametrize(("shown_score", "count"), [(0.7499, 1), (0.75, 1), (0.7501, 0)])
+def test_a_score_of_the_limit_is_shown(shown_score: float, count: int) -> None:
+    task = make_task(shown_score=shown_score).eval()
+    task.net.said = speaking((0, 1, 0.75))
+    assert len(task.predict(batch_of([[]]))[0]["objects"]) == count
 
 
 def test_what_is_shown_does_not_depend_on_what_evaluation_counts() -> None:

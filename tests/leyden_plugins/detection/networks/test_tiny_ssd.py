@@ -52,7 +52,7 @@ def test_its_outputs_are_those_of_the_book_s_code():
     def flattened(prediction):
         return prediction.permute(0, 2, 3, 1).flatten(start_dim=1)
 
-    x = torch.randn(2, 3, 64, 96)
+    x = torch.randn(2, 3, 128, 192)
     classes, boxes = [], []
     convs = [layer for layer in net.stages.modules() if isinstance(layer, nn.Conv2d)]
     norms = [layer for layer in net.stages.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -69,7 +69,7 @@ def test_its_outputs_are_those_of_the_book_s_code():
     for found, heads in ((classes, net.heads.class_heads), (boxes, net.heads.box_heads)):
         found.append(flattened(F.conv2d(x, heads[4].weight, heads[4].bias, padding=1)))
     logits, offsets, map_sizes = net(images)
-    assert map_sizes == ((8, 12), (4, 6), (2, 3), (1, 1), (1, 1))
+    assert map_sizes == ((16, 24), (8, 12), (4, 6), (2, 3), (1, 1))
     torch.testing.assert_close(logits, torch.cat(classes, dim=1).view(2, -1, 3), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(offsets, torch.cat(boxes, dim=1).view(2, -1, 4), rtol=1e-4, atol=1e-5)
 
