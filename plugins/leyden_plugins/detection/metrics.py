@@ -96,7 +96,7 @@ class AveragePrecision(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The scores by name; NaN where no thing was to be found."""
         found, true = (
-            torch.split(_joined(things, 6), _joined(counts).tolist())
+            torch.split(_joined(things), _joined(counts).tolist())
             for things, counts in ((self.found, self.found_counts), (self.true, self.true_counts))
         )
         scorer = MeanAveragePrecision(
@@ -135,10 +135,9 @@ class AveragePrecision(Metric):
         return {**result, "precision_at_recall": curves}
 
 
-def _joined(parts: list[Tensor] | Tensor, columns: int | None = None) -> Tensor:
+def _joined(parts: list[Tensor] | Tensor) -> Tensor:
     """What was appended, or joined by torchmetrics already, on the CPU."""
-    whole = torch.cat(parts) if isinstance(parts, list) else parts
-    return whole.cpu() if columns is None else whole.cpu().view(-1, columns)
+    return (torch.cat(parts) if isinstance(parts, list) else parts).cpu()
 
 
 def _as_found(things: Tensor) -> dict[str, Tensor]:

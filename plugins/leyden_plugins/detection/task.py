@@ -199,7 +199,8 @@ class Detector(Task[BoxedImages]):
         The best come first. `truth` holds what the batch knows, in the same form without scores.
         """
         outputs = self(batch.images)
-        threshold = min(self.score_threshold, self.shown_score)
+        # a little below what is shown: that is decided once scores are rounded
+        threshold = min(self.score_threshold, self.shown_score - 1e-4)
         found = self._find(outputs, self.anchors_of(outputs, batch.images), batch.sizes, threshold)
         scales = batch.original_sizes / batch.sizes  # (B, 2) of heights and widths
         scales = scales.flip(1).repeat(1, 2)

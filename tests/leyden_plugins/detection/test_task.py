@@ -255,10 +255,10 @@ def test_each_record_is_of_its_own_image() -> None:
     assert ["truth" in record for record in records] == [False, True, False]
 
 
-@pytest.mark.parametrize(("shown_score", "count"), [(0.7499, 1), (0.75, 1), (0.7501, 0)])
+@pytest.mark.parametrize(("shown_score", "count"), [(0.4999, 1), (0.5, 1), (0.5001, 0)])
 def test_a_score_of_the_limit_is_shown(shown_score: float, count: int) -> None:
-    task = make_task(shown_score=shown_score).eval()
-    task.net.said = speaking((0, 1, 0.75))
+    task = make_task(shown_score=shown_score, score_threshold=0.6).eval()
+    task.net.said = speaking((0, 1, 0.5))
     assert len(task.predict(batch_of([[]]))[0]["objects"]) == count
 
 
