@@ -306,18 +306,17 @@ class BoxData(SceneData[BoxedImages]):
         wrong = _problems(things.boxes, size)
         if not wrong:
             return replace(scene, places=())
-        messages = [f"{scene.places[box]} {problem}" for box, problem in wrong.items()]
+        messages = {box: f"{scene.places[box]} {problem}" for box, problem in wrong.items()}
         if self.bad_boxes == "raise":
-            raise DataError(f"{messages[0]}. {ADVICE}.")
+            raise DataError(f"{next(iter(messages.values()))}. {ADVICE}.")
+        gone = wrong
         if self.bad_boxes == "clip":
             things = things._replace(boxes=_clipped(things.boxes, size))
             gone = _problems(things.boxes, size)
-            self.left_out([text for box, text in zip(wrong, messages, strict=True) if box not in gone], "boxes", "cut")
-            messages = [text for box, text in zip(wrong, messages, strict=True) if box in gone]
-            wrong = gone
-        self.left_out(messages, "boxes")
+            self.left_out([messages[box] for box in wrong if box not in gone], "boxes", "cut")
+        self.left_out([messages[box] for box in gone], "boxes")
         kept = torch.ones(len(things.labels), dtype=torch.bool)
-        kept[list(wrong)] = False
+        kept[list(gone)] = False
         return replace(scene, things=things.select(kept), places=())
 
 

@@ -72,6 +72,7 @@ class Scene:
 
 
 AnyScene = TypeVar("AnyScene", bound=Scene)
+Listed = TypeVar("Listed")
 
 
 class Scenes(Dataset[Any], Generic[AnyScene]):
@@ -192,6 +193,12 @@ class SceneData(DataModule[Batch]):
     @abstractmethod
     def ready(self, listed: Sequence[Any], split: Split) -> BatchSource:
         """The scenes made from what was listed, checked, and decoded where they are held in memory."""
+
+    def cut(self, listed: Sequence[Listed], count: int, split: Split) -> list[Listed]:
+        """`count` of these, chosen by seed, for the split `val`, and the others for `train`; both in their order."""
+        order = torch.randperm(len(listed), generator=torch.Generator().manual_seed(self.seed))
+        chosen = order[:count] if split == "val" else order[count:]
+        return [listed[index] for index in chosen.sort().values.tolist()]
 
     def load(self, split: Split) -> BatchSource:
         """The scenes that are listed for the split, or cut for it."""

@@ -1,17 +1,15 @@
 """What the data modules in Pascal VOC's layout share: where it lies, its lists, splits and names of classes."""
 
 import re
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from leyden.batches import VOID
 from leyden.data import Batch, Split
-from leyden.download import Download, fetch, unpack
+from leyden.download import Download, fetch, unpack_folder
 from leyden.errors import DataError, UsageError
 from leyden_datamodules._images import SUFFIXES
 from leyden_datamodules._masks import Colour
@@ -73,13 +71,7 @@ class VOCData(SceneData[Batch]):
         # VOC 2007 has its test split in an archive of its own
         parts = [DATASET_YEAR_DICT[key] for key in (str(self.year), f"{self.year}-test") if key in DATASET_YEAR_DICT]
         archives = [fetch(_download(part), devkit) for part in parts]
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=devkit) as temporary:
-            for archive in archives:
-                unpack(archive, Path(temporary))
-            try:
-                Path(temporary, parts[0]["base_dir"]).replace(target)
-            except OSError as error:
-                raise DataError(f"{archives[0]} cannot be unpacked to {target}: {error.strerror or error}.") from error
+        unpack_folder(archives, parts[0]["base_dir"], target)
 
     @cached_property
     def place(self) -> Path:
@@ -111,9 +103,7 @@ class VOCData(SceneData[Batch]):
         if len(listed) < 2:
             raise DataError(f"{listed[0].where}: one image is too few to train on and to cut a validation split from.")
         count = min(max(1, round(self.val_fraction * len(listed))), len(listed) - 1)
-        order = torch.randperm(len(listed), generator=torch.Generator().manual_seed(self.seed))
-        chosen = order[:count] if split == "val" else order[count:]
-        return [listed[index] for index in chosen.sort().values.tolist()]
+        return self.cut(listed, count, split)
 
     def list_file(self, name: str) -> Path:
         """The file of the list `train`, `val` or `test`."""

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import tempfile
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from leyden.data import Split
-from leyden.download import Attempt, Download, NoSourceError, fetch, unpack
+from leyden.download import Attempt, Download, NoSourceError, fetch, unpack_folder
 from leyden.errors import DataError, UsageError
 from leyden.folders import write_csv
 from leyden_datamodules._boxes import BoxData, BoxedScene, Things, named_box, require_image
@@ -92,13 +91,7 @@ class BananaDetection(BoxData):
         if not missing or root.name != self.folder:
             return
         archive = fetch(ARCHIVE, root)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=root) as temporary:
-            unpack(archive, Path(temporary))
-            try:
-                for part in missing:
-                    Path(temporary, self.folder, part).replace(root / part)
-            except OSError as error:
-                raise DataError(f"{archive} cannot be unpacked to {root}: {error.strerror or error}.") from error
+        unpack_folder([archive], self.folder, root, missing)
 
     def listed(self, split: Split) -> list[Labelled]:
         """The pictures of a split with their rows."""
@@ -110,9 +103,7 @@ class BananaDetection(BoxData):
                 f"val_size is {self.val_size}, but {self.path() / TRAIN} has {len(pictures)} pictures: none is left to "
                 "train on."
             )
-        order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(self.seed))
-        chosen = order[: self.val_size] if split == "val" else order[self.val_size :]
-        return [pictures[index] for index in chosen.sort().values.tolist()]
+        return self.cut(pictures, self.val_size, split)
 
     @cached_property
     def _for_training(self) -> list[Labelled]:

@@ -180,6 +180,22 @@ def unpack(archive: Path, folder: Path) -> None:
             raise DataError(f"{archive}: cannot be unpacked ({error}). Remove it, and get it again.") from error
 
 
+def unpack_folder(archives: Sequence[Path], inside: str, target: Path, parts: Sequence[str] = ("",)) -> None:
+    """Unpack archives over each other beside the first, and make a folder of what is in them the folder `target`.
+
+    inside: its path in the archives. parts: names in it of what alone is moved into `target`, in this order; without
+    them all of it is. Raises DataError as `unpack` does, and where a part is not there or its place is taken.
+    """
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=archives[0].parent) as temporary:
+        for archive in archives:
+            unpack(archive, Path(temporary))
+        try:
+            for part in parts:
+                Path(temporary, inside, part).replace(target / part)
+        except OSError as error:
+            raise DataError(f"{archives[0]} cannot be unpacked to {target}: {error.strerror or error}.") from error
+
+
 def _extract(archive: Path, folder: Path) -> None:
     if tarfile.is_tarfile(archive):
         with tarfile.open(archive) as tar:

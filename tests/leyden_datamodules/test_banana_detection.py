@@ -21,18 +21,10 @@ from leyden.errors import DataError, UsageError
 from leyden_datamodules import banana_detection
 from leyden_datamodules.banana_detection import ARCHIVE, BananaDetection
 
+pytestmark = pytest.mark.usefixtures("nothing_else_here")
 SPLITS = ("train", "val", "test")
 HEADER = "img_name,label,xmin,ymin,xmax,ymax"
 generate = runpy.run_path(str(Path(__file__).parents[1] / "generate_boxes.py"))["generate"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_else_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other data set is in reach."""
-    monkeypatch.delenv("LEYDEN_DATA", raising=False)
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
 
 
 @pytest.fixture

@@ -20,17 +20,9 @@ from leyden_datamodules import _voc
 from leyden_datamodules._voc import VOC_CLASSES
 from leyden_datamodules.voc_detection import Annotation, Thing, VOCDetection, read_annotation
 
+pytestmark = pytest.mark.usefixtures("nothing_else_here")
 SPLITS = ("train", "val", "test")
 generate = runpy.run_path(str(Path(__file__).parents[1] / "generate_boxes.py"))["generate"]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_else_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other data set is in reach."""
-    monkeypatch.delenv("LEYDEN_DATA", raising=False)
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
 
 
 @pytest.fixture

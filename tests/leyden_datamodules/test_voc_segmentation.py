@@ -22,16 +22,8 @@ from leyden_datamodules._masks import voc_palette
 from leyden_datamodules._voc import VOC_CLASSES, read_classes
 from leyden_datamodules.voc_segmentation import VOCSegmentation
 
+pytestmark = pytest.mark.usefixtures("nothing_else_here")
 SPLITS = ("train", "val", "test")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_else_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No other data set is in reach."""
-    monkeypatch.delenv("LEYDEN_DATA", raising=False)
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
 
 
 @pytest.fixture

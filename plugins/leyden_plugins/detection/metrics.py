@@ -124,14 +124,15 @@ class AveragePrecision(Metric):
 
     def _details(self, precision: Tensor, of_classes: Tensor, seen: Sequence[int]) -> dict[str, Tensor]:
         curves = torch.full((len(self.class_names), precision.shape[1]), torch.nan)
+        names, names_at_half = (names_of_classes(prefix, self.class_names) for prefix in ("ap", "ap50"))
         result = {}
         for place, label in enumerate(seen):
             average = of_classes[:, place]
             if average.isnan().all():
                 continue
             curves[label] = precision[AT_HALF, :, place]
-            result[names_of_classes("ap", self.class_names)[label]] = average.mean()
-            result[names_of_classes("ap50", self.class_names)[label]] = average[AT_HALF]
+            result[names[label]] = average.mean()
+            result[names_at_half[label]] = average[AT_HALF]
         return {**result, "precision_at_recall": curves}
 
 
