@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -123,6 +124,8 @@ class TextData(DataModule[TokenWindows]):
         DataError: for a text that cannot be used, naming its file.
     """
 
+    reads_texts = True
+
     def __init__(
         self,
         level: Literal["char", "word"] = "char",
@@ -206,7 +209,7 @@ class TextData(DataModule[TokenWindows]):
         facts = cast(TextFacts, self.facts or self.describe())
         known = {symbol: token for token, symbol in enumerate(facts.symbols)}
         texts, tokens, strangers = [], [], dict[str, None]()
-        for place, text in self._prompts(inputs):
+        for place, text in prompts(inputs, self.trainer):
             symbols = symbols_of(text, facts.level, facts.clean)
             if not symbols:
                 what = "is empty" if not text.strip() else f"has no {facts.level} to go on from: {text!r}"
@@ -219,25 +222,6 @@ class TextData(DataModule[TokenWindows]):
             more = ", ..." if len(strangers) > SHOWN_SYMBOLS else ""
             rank_zero_warn(f"not seen in training, and so taken for {UNKNOWN}: {shown}{more}")
         return Prompts(texts, tokens)
-
-    def _prompts(self, inputs: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Each prompt with the words that say where it is from."""
-        for number, given in enumerate(inputs, start=1):
-            if isinstance(given, Prompt):
-                yield f"prompt {number}", given
-            elif given == "-":
-                yield from _lines(decode(self._standard_input(), "standard input"), "standard input")
-            elif _is_file(given):
-                yield from _lines(read_text(Path(given)), given)
-            else:
-                yield f"input {number}", given
-
-    def _standard_input(self) -> bytes:
-        """Read by the first process for all: they share it."""
-        if self.trainer is None:
-            return sys.stdin.buffer.read()
-        content = sys.stdin.buffer.read() if self.trainer.is_global_zero else b""
-        return self.trainer.strategy.broadcast(content)
 
     @cached_property
     def _corpus(self) -> tuple[Tensor, TextFacts]:
@@ -359,6 +343,31 @@ def _integer_type(symbols: int) -> torch.dtype:
     return next(kind for kind in (torch.uint8, torch.int16, torch.int32) if symbols - 1 <= torch.iinfo(kind).max)
 
 
+def prompts(inputs: Iterable[str], trainer: Trainer | None) -> Iterator[tuple[str, str]]:
+    """Each text that `predict` was given, with the words that say where it is from.
+
+    Texts as they stand, the lines of a file, and for `-` those of standard input. Raises DataError for what is not
+    UTF-8, and UsageError for a file or standard input with nothing in it.
+    """
+    for number, given in enumerate(inputs, start=1):
+        if isinstance(given, Prompt):
+            yield f"prompt {number}", given
+        elif given == "-":
+            yield from _lines(decode(_standard_input(trainer), "standard input"), "standard input")
+        elif _is_file(given):
+            yield from _lines(read_text(Path(given)), given)
+        else:
+            yield f"input {number}", given
+
+
+def _standard_input(trainer: Trainer | None) -> bytes:
+    """Read by the first process for all: they share it."""
+    if trainer is None:
+        return sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read() if trainer.is_global_zero else b""
+    return trainer.strategy.broadcast(content)
+
+
 def _is_file(name: str) -> bool:
     with suppress(OSError):  # a text may be too long for a name
         return Path(name).is_file()
@@ -366,6 +375,8 @@ def _is_file(name: str) -> bool:
 
 
 def _lines(text: str, where: str) -> Iterator[tuple[str, str]]:
+    if not text:
+        raise UsageError(f"{where} is empty: nothing was predicted.")
     lines = text.removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         yield f"{where}, line {number}:" if len(lines) > 1 else where, line

@@ -4,10 +4,12 @@ A batch is a NamedTuple of tensors. Its `facts_class` names a frozen dataclass o
 before the network exists and what prediction needs later. The facts travel in every checkpoint.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any, NamedTuple, Self, get_args, get_origin
 
+import torch
 from torch import Tensor
 
 
@@ -153,13 +155,17 @@ class TextFacts(Facts):
         """Another vocabulary, by both sizes and the first symbol that differs."""
         assert isinstance(other, TextFacts)
         found = [line for line in super().conflicts(other) if not line.startswith("symbols")]
-        if self.symbols != other.symbols:
-            pairs = enumerate(zip_longest(self.symbols, other.symbols))
-            token, (mine, theirs) = next((token, pair) for token, pair in pairs if pair[0] != pair[1])
-            what = " -> ".join("nothing" if symbol is None else repr(symbol) for symbol in (mine, theirs))
-            sizes = f"{len(self.symbols)} symbols -> {len(other.symbols)}"
-            found.append(f"vocabulary: {sizes}; the first difference is symbol {token}: {what}")
-        return found
+        return found + vocabulary_conflicts(self.symbols, other.symbols, "vocabulary")
+
+
+def vocabulary_conflicts(mine: Sequence[str], theirs: Sequence[str], name: str) -> list[str]:
+    """How another vocabulary differs, in one line: both sizes and the first symbol that differs."""
+    if mine == theirs:
+        return []
+    pairs = enumerate(zip_longest(mine, theirs))
+    token, different = next((token, pair) for token, pair in pairs if pair[0] != pair[1])
+    what = " -> ".join("nothing" if symbol is None else repr(symbol) for symbol in different)
+    return [f"{name}: {len(mine)} symbols -> {len(theirs)}; the first difference is symbol {token}: {what}"]
 
 
 class TokenWindows(NamedTuple):
@@ -181,6 +187,117 @@ class TokenWindows(NamedTuple):
     def facts_class() -> type[TextFacts]:
         """What is known about such data before the first batch."""
         return TextFacts
+
+
+UNKNOWN_TOKEN, PAD, BOS, EOS = range(4)  # in both vocabularies of a translation
+SPECIALS = (UNKNOWN, "<pad>", "<bos>", "<eos>")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One language of a translation, and how its sentences become tokens.
+
+    language: an ISO 639-1 code ("en", "fr", "zh").
+    level: what a token is: `word`, `char`, or `bpe`, a piece of a word by byte-pair encoding.
+    symbols: the vocabulary; a token is an index into it. It begins with SPECIALS.
+    merges: of byte-pair encoding, in order, the two pieces with a space between them; empty for other levels.
+    lower: letters are made small. simplified: traditional Chinese characters are made simplified ones.
+    """
+
+    language: str
+    level: str
+    symbols: tuple[str, ...]
+    merges: tuple[str, ...] = ()
+    lower: bool = True
+    simplified: bool = False
+
+
+@dataclass(frozen=True)
+class TranslationFacts(Facts):
+    """Facts about pairs of sentences.
+
+    source, target: the two languages. num_steps: tokens of every sentence of a batch, padded or cut; None where
+        batches are as long as their longest sentence.
+    """
+
+    source: Side
+    target: Side
+    num_steps: int | None = None
+
+    @classmethod
+    def from_primitives(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_primitives`."""
+        sides = {
+            name: Side(**{key: _tuples(value) for key, value in values[name].items()}) for name in ("source", "target")
+        }
+        return cls(**{**values, **sides})
+
+    def conflicts(self, other: Facts) -> list[str]:
+        """Other languages, or other vocabularies. Sentences of another length will do."""
+        assert isinstance(other, TranslationFacts)
+        mine, theirs = ((facts.source.language, facts.target.language) for facts in (self, other))
+        if mine != theirs:
+            return ["languages: " + " -> ".join(" to ".join(pair) for pair in (mine, theirs))]
+        return [
+            line
+            for name, one, two in (("source", self.source, other.source), ("target", self.target, other.target))
+            for line in _side_conflicts(name, one, two)
+        ]
+
+
+def _side_conflicts(name: str, mine: Side, theirs: Side) -> list[str]:
+    values = ((key, getattr(mine, key), getattr(theirs, key)) for key in ("level", "lower", "simplified"))
+    found = [f"{name} {key}: {one} -> {two}" for key, one, two in values if one != two]
+    found += vocabulary_conflicts(mine.symbols, theirs.symbols, f"{name} vocabulary")
+    if not found and mine.merges != theirs.merges:
+        found.append(f"{name}: other byte-pair merges")
+    return found
+
+
+class SentencePairs(NamedTuple):
+    """Sentences, each with its translation.
+
+    source: (B, S) int64 tokens, padded with PAD; a sentence ends with EOS unless it was cut to num_steps. In `predict`
+        a row may hold several sentences, one behind the other, or none.
+    source_lengths: (B,) int64, tokens of each row before its padding.
+    target: (B, T) int64 tokens of the translation, of the same kind; all PAD where nobody knows it.
+    target_lengths: (B,) int64; 0 where nobody knows the translation.
+    words: (B, W) uint8, 0 where padded: UTF-8 of the source's tokens as they stand in the text, with a space between
+        them, without EOS; W is 0 in training.
+    references: (B, R) uint8, of the same kind: all known translations as they stand in the text, a line each; R is 0
+        in training.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    target: Tensor
+    target_lengths: Tensor
+    words: Tensor
+    references: Tensor
+
+    @staticmethod
+    def facts_class() -> type[TranslationFacts]:
+        """What is known about such data before the first batch."""
+        return TranslationFacts
+
+
+def bytes_of(texts: Sequence[str]) -> Tensor:
+    """Texts as UTF-8, (N, L) uint8, padded with 0 to the longest."""
+    encoded = [text.encode() for text in texts]
+    longest = max(map(len, encoded), default=0)
+    joined = b"".join(each.ljust(longest, b"\0") for each in encoded)
+    return (
+        torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(len(texts), longest) if joined else _no_text(texts)
+    )
+
+
+def _no_text(texts: Sequence[str]) -> Tensor:
+    return torch.zeros(len(texts), 0, dtype=torch.uint8)
+
+
+def texts_of(rows: Tensor) -> list[str]:
+    """The inverse of `bytes_of`."""
+    return [row.numpy().tobytes().rstrip(b"\0").decode() for row in rows.cpu()]
 
 
 VOID = 255  # in a mask: a pixel that belongs to no class, or of which nobody knows to which

@@ -208,7 +208,9 @@ class TrainingCLI(LightningCLI):
         """`predict` is given something to look at, or knows by itself what to predict on: each data module one way."""
         given = [*self.request.inputs, *(self.config.prompt or [])]
         if issubclass(data, DataModule):
-            if not given:
+            if not given and data.reads_texts and not sys.stdin.isatty():
+                self.request.inputs = ["-"]
+            elif not given:
                 raise UsageError("predict needs something to look at: predict RUN INPUT ... (files, folders or texts)")
         elif given:
             raise UsageError(

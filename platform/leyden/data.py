@@ -254,6 +254,7 @@ class DataModule(LightningDataModule, Generic[Batch]):
 
     folder: ClassVar[str]
     held_out: ClassVar[bool] = True  # False where all splits are the same items: nothing is learnt for others
+    reads_texts: ClassVar[bool] = False  # True where `predict` takes texts, also from standard input
 
     def __init__(
         self,

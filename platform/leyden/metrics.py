@@ -1,4 +1,4 @@
-"""MeanLoss: the mean loss of an epoch; and how the metrics of single classes are called."""
+"""MeanLoss: the mean loss of an epoch; Perplexity: the same of tokens; how the metrics of single classes are called."""
 
 import re
 from collections.abc import Sequence
@@ -31,6 +31,20 @@ class MeanLoss(Metric):
     def compute(self) -> Tensor:
         """NaN where there were no losses."""
         return self.total / self.weight
+
+
+# torchmetrics.text.Perplexity takes the logits of every token, (B, T, V), and normalises them once more: training would
+# do twice what takes most of a small network's step. The losses say as much.
+
+
+class Perplexity(MeanLoss):
+    """exp of the mean loss: among how many equally likely symbols the network wavers."""
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """NaN where there were no tokens."""
+        return super().compute().exp()
 
 
 def names_of_classes(prefix: str, class_names: Sequence[str]) -> list[str]:

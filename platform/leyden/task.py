@@ -132,6 +132,10 @@ class Task(LightningModule, Generic[Batch]):
         """Further pictures of one prediction: `mask` is kept as 00000_name_mask.png, which the record then names."""
         return {}
 
+    def draw_alone(self, record: Record) -> dict[str, Figure]:
+        """Figures of a prediction on what is no picture: `attention` is kept as 00000_attention.png, which it names."""
+        return {}
+
     def write_predictions(self, records: Sequence[Record], folder: Path) -> None:
         """Further files of `predict` beside predictions.jsonl; each record also has its `index` and `input`."""
         return

@@ -117,7 +117,7 @@ class Predictions(BasePredictionWriter):
     def _save_pictures(self, task: Task[Any], source: Any, index: int, record: Record) -> dict[str, str]:
         """Write the pictures of one prediction; their names in the folder, by what they are."""
         if not hasattr(source, "picture"):
-            return {}
+            return self._save_figures(task, index, record)
         name = f"{index:05d}_{Path(source.inputs[index]).stem}"
         picture = draw_record(task, source, index, record)
         found = {} if picture is None else {"picture": (f"{name}.png", picture)}
@@ -127,6 +127,12 @@ class Predictions(BasePredictionWriter):
         for file, drawn in found.values():
             draw.save(drawn, self.folder / file)
         return {kind: file for kind, (file, _) in found.items()}
+
+    def _save_figures(self, task: Task[Any], index: int, record: Record) -> dict[str, str]:
+        figures = {kind: (f"{index:05d}_{kind}.png", figure) for kind, figure in task.draw_alone(record).items()}
+        for file, figure in figures.values():
+            draw.save(figure, self.folder / file)
+        return {kind: file for kind, (file, _) in figures.items()}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning's hook: nothing half-written stays."""

@@ -12,11 +12,12 @@ from torchmetrics import Metric, MetricCollection
 
 from leyden.batches import IGNORED, TextFacts, TokenWindows
 from leyden.errors import UsageError
+from leyden.metrics import Perplexity
 from leyden.networks import dry_run
 from leyden.plugins import named
 from leyden.task import Record, Stage, Task
 from leyden_plugins.language_model.generation import Sampling, State, generate
-from leyden_plugins.language_model.metrics import BitsPerToken, Perplexity
+from leyden_plugins.language_model.metrics import BitsPerToken
 
 CARRIED = "carried_state"  # where a checkpoint from the middle of an epoch holds the network's memory
 
