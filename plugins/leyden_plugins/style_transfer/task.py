@@ -1,6 +1,7 @@
 """StyleTransfer: a picture is painted that has the content of one and the style of another."""
 
 import functools
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from leyden_plugins.style_transfer.losses import Maps
 from leyden_plugins.style_transfer.networks.canvas import Canvas, luminance, resized, stage_size
 from leyden_plugins.style_transfer.perceptual import PerceptualTask
 
+logger = logging.getLogger("leyden")
 RATE = 0.3  # of Adam, in units of ImageNet's standard deviation; "Dive into Deep Learning", section 14.12
 SHOWN_STEPS = 6  # pictures of a strip, beside content and style
 FRAME, LAST_FRAME = 150, 2000  # milliseconds
@@ -38,8 +40,9 @@ class StyleTransfer(PerceptualTask):
 
     Source: Gatys, Ecker and Bethge, "Image Style Transfer Using Convolutional Neural Networks", 2016; losses and
     defaults as in Zhang et al., "Dive into Deep Learning", section 14.12. Without an optimizer it is Adam at a rate of
-    0.3. Evaluation is at full size, whatever stage painting is in. With an optimizer that looks at a picture several
-    times in a step, as L-BFGS does, the training losses are the means of all that it saw.
+    0.3. Evaluation is of the picture as it is saved, at full size, with 8 bits, whatever stage painting is in. With an
+    optimizer that looks at a picture several times in a step, as L-BFGS does, the training losses are the means of all
+    that it saw.
 
     The run's folder holds the finished picture as picture.png (of several pairs pictures/NNN_content_style.png), and
     stages.png, a strip that shows how it came about. `predict RUN CONTENT` gives finished pictures again; for contents
@@ -51,6 +54,8 @@ class StyleTransfer(PerceptualTask):
             (Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer", 2017, section 6).
         keep_colours: only the luminance is painted, for the luminance of the style, brought to mean and standard
             deviation of the content's; the colours stay the content's (the same, section 5.1).
+        clamp: after each step pixels are brought back into the range of what can be shown, so that painting counts on
+            nothing that is cut off in the end. The book leaves them free.
         animation: write animation.gif, a frame for each validation.
         kwargs: the arguments of every task that paints in a style (features, weights, style_weight, ...).
 
@@ -67,6 +72,7 @@ class StyleTransfer(PerceptualTask):
         start: Literal["content", "noise"] = "content",
         stages: int = 1,
         keep_colours: bool = False,
+        clamp: bool = True,
         animation: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -78,6 +84,7 @@ class StyleTransfer(PerceptualTask):
         self.start = start
         self.stages = stages
         self.keep_colours = keep_colours
+        self.clamp = clamp
         self.animation = animation
         self._stage = 0
         self._length: int | None = None
@@ -103,15 +110,17 @@ class StyleTransfer(PerceptualTask):
         pairs: list[int] = chosen.tolist()
         stage = self._stage if self.training else self.stages - 1
         targets = [self._target(batch, (batch.pairs == pair).nonzero()[0], pair, stage) for pair in pairs]
-        if self.training:
-            pictures = self.canvas(pairs, stage)
-        else:
-            pictures = torch.cat([self.canvas.picture(pair) for pair in pairs])
+        pictures = self.canvas(pairs, stage) if self.training else torch.cat([self._shown(pair) for pair in pairs])
         content_maps, style_grams = (_joined(maps) for maps in zip(*targets, strict=True))
         losses: Tensor = self.perceptual_loss(pictures)(pictures, content_maps, style_grams)
         if self.training and _in_processes():  # which wait for a gradient of every parameter
             losses = losses + 0 * sum(parameter.sum() for parameter in self.canvas.parameters())
         return losses[places]
+
+    def _shown(self, pair: int) -> Tensor:
+        """What is compared of a picture as it is saved: (1, 3, H, W)."""
+        finished = self.canvas.finished(pair)
+        return luminance(finished).expand(-1, 3, -1, -1) if self.keep_colours else finished
 
     def _target(self, batch: StylePairs, place: Tensor, pair: int, stage: int) -> Target:
         """What a picture is compared with in a stage, found once."""
@@ -212,6 +221,12 @@ class StyleTransfer(PerceptualTask):
                 if parameter.grad is not None and not parameter.grad.any():
                     parameter.grad = None
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lightning's hook: pixels do not stay where no picture can show them."""
+        super().optimizer_step(*args, **kwargs)
+        if self.clamp:
+            self.canvas.clamp_(self._stage)
+
     # ---- results
 
     def predict(self, batch: StylePairs) -> list[Record]:
@@ -235,7 +250,10 @@ class StyleTransfer(PerceptualTask):
         return painted
 
     def write_results(self, folder: Path, finished: bool) -> None:
-        """The pictures at full size, the strip of stages and, when all is done, the animation."""
+        """The pictures at full size, the strip of stages and, when all is done, the animation.
+
+        Of the folder of several pictures, which no other message names, a line of the log says where it is.
+        """
         for pair, (content, style, *_) in enumerate(self.facts.pairs):
             several = f"pictures/{pair:03d}_{_stem(content)}_{_stem(style)}.png"
             name = several if len(self.facts.pairs) > 1 else "picture.png"
@@ -245,6 +263,8 @@ class StyleTransfer(PerceptualTask):
             draw.save(strip(self._originals, samples), folder / "stages.png")
         if samples and finished and self.animation:
             animate(samples, folder / "animation.gif")
+        if finished and len(self.facts.pairs) > 1:
+            logger.info("%d finished pictures: %s", len(self.facts.pairs), folder / "pictures")
 
 
 def matched(style: Tensor, content: Tensor) -> Tensor:

@@ -56,11 +56,25 @@ class Canvas(nn.Module):
         return (normalized * self.std + self.mean).expand(-1, 3, -1, -1)
 
     def finished(self, index: int) -> Tensor:
-        """A picture to look at: (1, 3, H, W) in [0, 1], with its own colours where these are kept."""
+        """A picture to look at: (1, 3, H, W) in [0, 1], in steps of 1 / 255, with its own colours where they are kept.
+
+        That is what a file of 8 bits holds.
+        """
         picture = self.picture(index)
         if self.luminance:
             picture = picture + self.get_buffer(f"colours_{index}")
-        return picture.clamp(0, 1)
+        return picture.clamp(0, 1).mul(255).round().div(255)
+
+    @torch.no_grad()
+    def clamp_(self, stage: int) -> None:
+        """Bring the layers of a stage back to what can be shown: pictures, with their own colours, in [0, 1]."""
+        for index in range(len(self.layers)):
+            layer = self._layers(index)[stage]
+            darkest, brightest = torch.zeros_like(self.mean), torch.ones_like(self.mean)
+            if self.luminance:
+                colours = resized(self.get_buffer(f"colours_{index}"), (layer.shape[2], layer.shape[3]))
+                darkest, brightest = -colours.amin(dim=1, keepdim=True), 1 - colours.amax(dim=1, keepdim=True)
+            layer.clamp_((darkest - self.mean) / self.std, (brightest - self.mean) / self.std)
 
     @torch.no_grad()
     def start(self, index: int, picture: Tensor, content: Tensor) -> None:
