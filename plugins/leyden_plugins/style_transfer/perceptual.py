@@ -34,6 +34,7 @@ class PerceptualLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.features = features
+        self.content_features = features.part(content_layers)
         self.content_layers = content_layers
         self.style_layers = style_layers
         self.content_weight = content_weight
@@ -43,8 +44,8 @@ class PerceptualLoss(nn.Module):
     @torch.no_grad()
     def content_maps(self, contents: Tensor) -> dict[str, Tensor]:
         """Contents (B, 3, H, W) in [0, 1] to the feature maps that are compared with a picture's."""
-        maps = self.features(contents)
-        return {layer: maps[layer] for layer in self.content_layers}
+        maps: dict[str, Tensor] = self.content_features(contents)
+        return maps
 
     @torch.no_grad()
     def style_grams(self, styles: Tensor) -> dict[str, Tensor]:
@@ -137,9 +138,11 @@ class PerceptualTask(Task[StylePairs]):
             raise UsageError(f"{type(self).__name__} cannot build its feature network: {error}") from error
         if self.channels_last:
             features.to(memory_format=torch.channels_last)
+        perceptual = PerceptualLoss(features, self.content_layers, self.style_layers, *self.loss_weights)
         if self.compile_backend:
-            features.graph.compile(backend=self.compile_backend)
-        return PerceptualLoss(features, self.content_layers, self.style_layers, *self.loss_weights)
+            for each in (perceptual.features, perceptual.content_features):
+                each.graph.compile(backend=self.compile_backend)
+        return perceptual
 
     def perceptual_loss(self, images: Tensor) -> PerceptualLoss:
         """The losses, where these images are. Raises UsageError for images that are too small for the network."""

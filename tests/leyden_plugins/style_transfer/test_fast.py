@@ -137,6 +137,17 @@ def test_the_style_is_looked_at_once(
     assert seen == [(1, 3, 24, 40)]
 
 
+def test_contents_are_looked_at_no_deeper_than_needed(batch: StylePairs) -> None:
+    task = make_task(content_layers=[3], style_layers=[0, 3, 8], style_layer_weights=None)
+    task._perceptual = [task.build_perceptual_loss()]
+    seen: list[int] = []
+    for module in task._perceptual[0].modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda conv, *_: seen.append(conv.out_channels))
+    task.perceptual_loss(batch.contents).content_maps(batch.contents)
+    assert seen == [64, 128], "the convolutions of VGG-11 up to features.3"
+
+
 def test_pictures_are_painted_without_the_frozen_network(batch: StylePairs) -> None:
     task = make_task(weights=None)
     unknown = batch._replace(styles=batch.styles[..., :0, :0])

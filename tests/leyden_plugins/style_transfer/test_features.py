@@ -1,5 +1,6 @@
 """FeatureNetwork: its maps are those of torchvision's own layers; frozen, never saved; what it refuses."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,28 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match=r"text\.pth cannot be loaded"):
         FeatureNetwork("squeezenet1_1", str(tmp_path / "text.pth"), [3])
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "wanted"), [("vgg11", [0, 3, 8], [3]), ("resnet18", ["relu", "layer2"], ["relu"])]
+)
+def test_a_part_runs_no_layer_that_is_not_needed(
+    images: Tensor, name: str, layers: list[int | str], wanted: list[int | str]
+) -> None:
+    whole = FeatureNetwork(name, "random", layers)
+    part = whole.part(wanted)
+    found, expected = part(images), whole(images)
+    assert list(found) == [str(layer) for layer in wanted]
+    assert all(torch.equal(found[layer], expected[layer]) for layer in found)
+    assert list(expected) == [str(layer) for layer in layers], "the whole stays whole"
+    run = sum(isinstance(module, torch.nn.Conv2d) for module in part.modules())
+    assert run < sum(isinstance(module, torch.nn.Conv2d) for module in whole.modules())
+    shared = {buffer.data_ptr() for buffer in whole.buffers()}
+    assert all(buffer.data_ptr() in shared for buffer in part.buffers()), "no second copy of the weights"
+    assert part.to(torch.float64)(images.double())[str(wanted[0])].dtype == torch.float64
+
+
+def test_nothing_is_kept_of_layers_that_are_not_run() -> None:
+    net = FeatureNetwork("vgg11", "random", [0])
+    assert not [each for each in gc.get_objects() if isinstance(each, torch.nn.Linear) and each.in_features == 25088]
+    assert len(net.paths) == 1

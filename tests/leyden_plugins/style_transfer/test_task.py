@@ -24,7 +24,7 @@ from leyden_datamodules.style_images import StyleImages
 from leyden_datamodules.style_pair import StylePair
 from leyden_plugins.style_transfer.features import FeatureNetwork
 from leyden_plugins.style_transfer.losses import content_loss, gram_matrix, style_loss, total_variation
-from leyden_plugins.style_transfer.networks.canvas import resized
+from leyden_plugins.style_transfer.networks.canvas import luminance, resized
 from leyden_plugins.style_transfer.task import StyleTransfer, matched
 
 LAYERS: dict[str, Any] = {"content_layers": [4], "style_layers": [0, 3]}
@@ -87,7 +87,7 @@ def test_the_losses_are_those_of_the_normalised_picture() -> None:
         for parameter in task.canvas.parameters():
             parameter.add_(torch.rand(parameter.shape))
     batch = batch_of(1, 0)
-    found = task.eval().outputs(batch)
+    found = task.train().outputs(batch)
 
     net = FeatureNetwork("squeezenet1_1", "random", [0, 3, 4])
     for place, pair in enumerate((1, 0)):
@@ -107,9 +107,25 @@ def test_the_losses_are_those_of_the_normalised_picture() -> None:
 
 def test_a_picture_equal_to_its_content_has_no_content_loss() -> None:
     task = make_task()
-    content, style, roughness = task.eval().outputs(batch_of(0))[0].tolist()
+    content, style, roughness = task.train().outputs(batch_of(0))[0].tolist()
     assert content == pytest.approx(0, abs=1e-9)
     assert min(style, roughness) > 0
+
+
+@pytest.mark.parametrize("keep_colours", [False, True])
+def test_evaluation_is_of_the_picture_as_it_is_saved(keep_colours: bool) -> None:
+    task = make_task(keep_colours=keep_colours)
+    with torch.no_grad():
+        for parameter in task.canvas.parameters():
+            parameter.add_(2 * torch.randn(parameter.shape))
+    [record] = task.predict(batch_of(0))
+    shown = record["picture"][None].float() / 255
+    if keep_colours:
+        shown = luminance(shown).expand(-1, 3, -1, -1)
+    target = task._target(batch_of(0), torch.tensor([0]), 0, 0)
+    expected = task.perceptual_loss(shown)(shown, *target)
+    torch.testing.assert_close(task.eval().outputs(batch_of(0)), expected)
+    assert not torch.allclose(task.train().outputs(batch_of(0)), expected, rtol=0.1), "free pixels tell another story"
 
 
 @pytest.mark.parametrize("options", [{}, {"keep_colours": True}, {"stages": 2}])
@@ -151,12 +167,14 @@ def test_a_pair_that_comes_twice_in_a_batch_is_looked_at_once() -> None:
 def test_what_is_constant_is_computed_once() -> None:
     task = make_task(pairs=2)
     calls: list[tuple[int, ...]] = []
-    task._perceptual[0].features.register_forward_hook(lambda _, inputs, __: calls.append(tuple(inputs[0].shape)))
+    for network in (task._perceptual[0].features, task._perceptual[0].content_features):
+        network.register_forward_hook(lambda _, inputs, __: calls.append(tuple(inputs[0].shape)))
     for _ in range(3):
         task.train().outputs(batch_of(0, 1))
         with torch.inference_mode():
             task.eval().outputs(batch_of(1))
     assert calls == [(1, 3, 20, 28), (1, 3, 24, 24)] * 2, "content and style of each pair"
+    assert task._perceptual[0].content_features.paths.keys() == {"4"}
 
 
 def test_targets_from_validation_serve_in_training() -> None:
@@ -292,6 +310,34 @@ def test_a_run_that_is_resumed_paints_the_same(
         assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items()), epoch
 
 
+@pytest.mark.parametrize(
+    ("options", "free"),
+    [
+        ({}, False),
+        ({"stages": 2}, False),
+        ({"keep_colours": True}, False),
+        ({"optimizer": partial(LBFGS, max_iter=3)}, False),
+        ({"clamp": False}, True),
+    ],
+)
+def test_after_each_step_the_picture_can_be_shown(
+    arguments: dict[str, Any], options: dict[str, Any], free: bool
+) -> None:
+    beyond: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            picture = pl_module.canvas.picture(0)
+            if pl_module.keep_colours:
+                picture = picture + pl_module.canvas.get_buffer("colours_0")
+            beyond.append((picture - picture.clamp(0, 1)).abs().max().item())
+
+    task = StyleTransfer(**SMALL, style_weight=1e4, **options)
+    train(task, {**one_pair(arguments), "steps_per_epoch": 4}, Watch())
+    assert len(beyond) == 8
+    assert (max(beyond) > 0.1) if free else (max(beyond) < 1e-5)
+
+
 def test_l_bfgs_with_a_line_search_only_gets_better(arguments: dict[str, Any]) -> None:
     losses: list[float] = []
 
@@ -340,7 +386,7 @@ def test_the_folder_of_a_run(arguments: dict[str, Any], tmp_path: Path, monkeypa
         assert sum(parts) == pytest.approx(last[f"{stage}/loss"], rel=1e-5)
 
 
-def test_contents_of_many_sizes(tmp_path: Path, arguments: dict[str, Any], monkeypatch: Any) -> None:
+def test_contents_of_many_sizes(tmp_path: Path, arguments: dict[str, Any], monkeypatch: Any, capsys: Any) -> None:
     """No batch can hold them together, of samples neither."""
     monkeypatch.chdir(tmp_path)
     sizes = {"a.png": (40, 24), "b.png": (24, 24), "c.png": (24, 30)}
@@ -354,6 +400,8 @@ def test_contents_of_many_sizes(tmp_path: Path, arguments: dict[str, Any], monke
         with Image.open(path) as picture:
             found.append(picture.size)
     assert found == [(30, 18), (30, 30), (24, 30)]
+    said = capsys.readouterr()
+    assert f"3 finished pictures: {run / 'pictures'}" in said.out + said.err
     assert (run / "samples/epoch_002.png").is_file()
     assert (run / "stages.png").is_file()
 
