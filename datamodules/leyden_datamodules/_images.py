@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -21,6 +22,8 @@ from leyden.data import DataModule, InMemory, Part, Pool
 from leyden.errors import DataError, UsageError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# beyond half of the pixels that it decodes Pillow warns; what is too large is an error here, and nothing else is said
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # Zhong et al. 2017, "Random Erasing", section 5
 
 

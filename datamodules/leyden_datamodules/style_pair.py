@@ -118,8 +118,8 @@ class StylePair(DataModule[StylePairs]):
         self,
         content: str | None = None,
         style: str | None = None,
-        image_size: int | tuple[int, int] = 450,
-        style_size: int | tuple[int, int] | None = None,
+        image_size: int | list[int] = 450,
+        style_size: int | list[int] | None = None,
         steps_per_epoch: int = 50,
         batch_size: int | None = 1,
         **data_module: Any,
@@ -258,11 +258,15 @@ def require_large_enough(size: Size, file: Path) -> None:
 
 def _checked(name: str, size: int | Sequence[int]) -> int | Size:
     """What a size is given as. Raises UsageError for what it cannot be."""
-    sides = (size,) if isinstance(size, int) else tuple(size)
-    if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides):
-        shown = size if isinstance(size, int) else list(size)
-        raise UsageError(f"{name} is {shown}; it must be from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels.")
-    return sides[0] if isinstance(size, int) else (sides[0], sides[-1])
+    if isinstance(size, int):
+        if SMALLEST_SIDE <= size <= LARGEST_SIDE:
+            return size
+    elif len(size) == 2 and all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
+        return size[0], size[1]
+    raise UsageError(
+        f"{name} is {size if isinstance(size, int) else list(size)}; it must be the longer side or [height, width], "
+        f"from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels."
+    )
 
 
 def _is_named(file: Path, name: str) -> bool:

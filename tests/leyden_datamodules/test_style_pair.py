@@ -1,6 +1,8 @@
 """StylePair: pairs, names and sizes; pictures of every kind; what may be wrong with them."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +178,17 @@ def test_nothing_is_held_out(content: str, style: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"image_size": 0}, "image_size is 0; it must be from 16 to 4096 pixels"),
-        ({"image_size": (300, 15)}, r"image_size is \[300, 15\]"),
+        (
+            {"image_size": 0},
+            r"image_size is 0; it must be the longer side or \[height, width\], from 16 to 4096 pixels",
+        ),
+        ({"image_size": [300, 15]}, r"image_size is \[300, 15\]"),
+        ({"image_size": [64, 64, 64]}, r"image_size is \[64, 64, 64\]; it must be the longer side or"),
+        ({"image_size": [64]}, r"image_size is \[64\]"),
+        ({"image_size": []}, r"image_size is \[\]"),
         ({"image_size": 4097}, "image_size is 4097"),
         ({"style_size": 0}, "style_size is 0"),
-        ({"style_size": (-1, 30)}, r"style_size is \[-1, 30\]"),
+        ({"style_size": [-1, 30]}, r"style_size is \[-1, 30\]"),
         ({"steps_per_epoch": 0}, "steps_per_epoch is 0; it must be at least 1"),
     ],
 )
@@ -209,6 +217,17 @@ def test_a_picture_that_pillow_takes_for_an_attack(tmp_path: Path, style: str, m
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)  # it refuses twice as many
     with pytest.raises(DataError, match=r"huge\.png: cannot be read as a picture .*limit"):
         ready(content=path, style=style)
+
+
+def test_pillow_does_not_warn_of_a_picture_that_is_within_the_limit(tmp_path: Path) -> None:
+    path = save(tmp_path / "large.png", (100, 100))
+    code = (
+        "import sys; from pathlib import Path; from PIL import Image; from leyden_datamodules import _images; "
+        "Image.MAX_IMAGE_PIXELS = 9999; print(_images.upright_size(Path(sys.argv[1])))"
+    )
+    found = subprocess.run([sys.executable, "-W", "always", "-c", code, path], capture_output=True, text=True)
+    assert found.stdout.strip() == "(100, 100)"
+    assert "DecompressionBomb" not in found.stderr
 
 
 def test_missing_and_damaged_pictures(tmp_path: Path, content: str, style: str) -> None:
