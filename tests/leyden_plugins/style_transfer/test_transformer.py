@@ -111,3 +111,16 @@ def test_a_block_adds_to_its_input() -> None:
 def test_bad_options(options: dict[str, object], found: str) -> None:
     with pytest.raises(ValueError, match=found):
         ImageTransformNet(3, **options)  # type: ignore[arg-type]
+
+
+def test_with_a_skip_what_is_painted_is_added_to_the_picture() -> None:
+    net = ImageTransformNet(3, width=4, num_blocks=1, skip=True).eval()
+    images = torch.rand(2, 3, 21, 34, generator=torch.Generator().manual_seed(0))
+    plain = ImageTransformNet(3, width=4, num_blocks=1).eval()
+    plain.load_state_dict(net.state_dict())
+    expected = torch.sigmoid(2 * (torch.atanh(2 * plain(images) - 1) + 2 * images - 1))
+    torch.testing.assert_close(net(images), expected, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        for parameter in net.decode[-1].parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+    torch.testing.assert_close(net(images), torch.sigmoid(4 * images - 2), atol=1e-6, rtol=0)

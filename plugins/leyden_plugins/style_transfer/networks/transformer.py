@@ -24,6 +24,8 @@ class ImageTransformNet(nn.Module):
         width: channels at the picture's full size; twice as many at half, four times as many at a quarter of it.
         num_blocks: residual blocks.
         upsampling: `nearest` repeats each place, then convolves; `transposed` is the paper's transposed convolution.
+        skip: what is painted is added to the picture, before the scaled tanh. The paper's network begins with noise and
+            has to learn first what its content looks like; this one begins with it, which short trainings need.
 
     Shape:
         (B, in_channels, H, W) with pixels in [0, 1], of any H and W, to the same. Pictures are continued by their
@@ -40,9 +42,15 @@ class ImageTransformNet(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, width: int = 32, num_blocks: int = 5, upsampling: Upsampling = "nearest"
+        self,
+        in_channels: int,
+        width: int = 32,
+        num_blocks: int = 5,
+        upsampling: Upsampling = "nearest",
+        skip: bool = False,
     ) -> None:
         super().__init__()
+        self.skip = skip
         require_positive(in_channels=in_channels, width=width, num_blocks=num_blocks)
         require_choice("upsampling", upsampling, ("nearest", "transposed"))
         self.encode = nn.Sequential(
@@ -59,8 +67,10 @@ class ImageTransformNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        x = self.decode(self.blocks(self.encode(pad_to_stride(images))))
-        painted: Tensor = 0.5 * (x[..., :height, :width].tanh() + 1)  # the paper's scaled tanh, to [0, 1]
+        x = self.decode(self.blocks(self.encode(pad_to_stride(images))))[..., :height, :width]
+        if self.skip:
+            x = x + 2 * images - 1
+        painted: Tensor = 0.5 * (x.tanh() + 1)  # the paper's scaled tanh, to [0, 1]
         return painted
 
 
