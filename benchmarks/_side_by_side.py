@@ -76,13 +76,17 @@ class Alternate(Callback):
         """Medians, and the median of the ratios of neighbouring epochs; the first epoch of each warms up."""
         for name, seconds in self.seconds.items():
             median = statistics.median(seconds[1:])
-            rates = " ".join(f"{items / value:,.0f}" for value in seconds[1:])
-            print(f"{name:<12} {median:7.3f} s an epoch, {items / median:,.0f} items/s (epochs: {rates})")
+            rates = " ".join(_readable(items / value) for value in seconds[1:])
+            print(f"{name:<12} {median:7.3f} s an epoch, {_readable(items / median)} items/s (epochs: {rates})")
         for name in self.loops:
             pairs = zip(self.seconds[name][1:], self.seconds["fit"][1:], strict=True)
             ratios = sorted(other / fit for other, fit in pairs)
             median = statistics.median(ratios)
             print(f"fit's speed over {name}: median {median:.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
+
+
+def _readable(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def fit_beside(options: list[str], make_loops: Callable[[TrainingCLI], dict[str, Loop]]) -> Alternate:
