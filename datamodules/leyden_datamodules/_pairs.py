@@ -141,7 +141,7 @@ class LengthSampler(ShardedSampler):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(self.length, generator=generator)
-        order = torch.cat((order, order[: self.num_samples * self.num_replicas - self.length]))
+        order = order.repeat(self.num_replicas)[: self.num_samples * self.num_replicas]  # as many for each process
         whole = self.batch_size * self.num_replicas
         batches: list[Tensor] = []
         for pool in torch.split(order, whole * POOL):

@@ -27,14 +27,14 @@ from leyden.errors import DataError, UsageError
 from leyden.folders import replacing
 from leyden.folds import Fold
 from leyden_datamodules._pairs import EvaluationPairs, PairLoader, Ragged, Sources, TrainPairs
-from leyden_datamodules._sentences import CHINESE, Tokeniser, learn, sentences_of
+from leyden_datamodules._sentences import CHINESE, Tokeniser, is_blank, learn, pieces_of, sentences_of, words_of
 from leyden_datamodules._text import prompts, read_text
 
 logger = logging.getLogger("leyden")
 Level = Literal["word", "char", "bpe"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 CACHED_FROM = 10_000  # pairs; fewer are tokenised in no time
-CACHE_FORMAT = 1  # to be raised when what is stored, or how sentences become tokens, changes
+CACHE_FORMAT = 2  # to be raised when what is stored, or how sentences become tokens, changes
 LIBRARIES = ("tokenizers", "jieba", "opencc")
 
 
@@ -75,12 +75,12 @@ class Columns:
 
     def add(self, first: str, second: str, where: str) -> None:
         """One pair. Raises DataError where a side is empty."""
-        if first.strip() and second.strip():
+        if not is_blank(first) and not is_blank(second):
             self.pairs.first.append(first.strip())
             self.pairs.second.append(second.strip())
             self.pairs.where.append(where)
         else:
-            side = "second" if first.strip() else "first"
+            side = "first" if is_blank(first) else "second"
             self._refuse(f"{where}: its {side} sentence is empty. Expected two sentences.")
 
     def _refuse(self, reason: str) -> None:
@@ -231,10 +231,7 @@ class ParallelData(DataModule[SentencePairs]):
         if not len(rows):
             if split == "test" and self.test_size == 0:
                 raise UsageError("there is nothing to test on: test_size is 0.")
-            raise DataError(
-                f"{self._place}: its {len(corpus.source)} pairs leave nothing for {split} (val_size {self.val_size}, "
-                f"test_size {self.test_size}; pairs that share a sentence stay together)."
-            )
+            raise self._nothing_for(split, len(corpus.source))
         if split == "train":
             return TrainPairs(corpus.source.select(rows), corpus.target.select(rows), self.num_steps)
         return self._evaluation(corpus, rows)
@@ -254,13 +251,17 @@ class ParallelData(DataModule[SentencePairs]):
     def load_inputs(self, inputs: Sequence[str]) -> Sources:
         """Texts to translate: as they stand, the lines of a file, or with `-` those of standard input.
 
-        A text may be a paragraph of several sentences, or empty. One warning tells of what was cut.
+        A text may be a paragraph of several sentences, or empty. One warning tells of sentences that were cut. Raises
+        UsageError for a text that is no Unicode, which an argument of other bytes becomes.
         """
         facts = cast(TranslationFacts, self.facts or self.describe())
         tokeniser = Tokeniser(facts.source)
-        texts = [text for _, text in prompts(inputs, self.trainer)]
-        longest = self.max_words
-        split = [sentences_of(text, facts.source.language, longest) for text in texts]
+        texts = [_unicode(place, text) for place, text in prompts(inputs, self.trainer)]
+        language = facts.source.language
+        whole = [sentences_of(text, language) for text in texts]
+        split = [[piece for each in text for piece in pieces_of(each, language, self.max_words)] for text in whole]
+        if cut := sum(words_of(each, language) > self.max_words for text in whole for each in text):
+            rank_zero_warn(f"{cut} sentences of more than max_words {self.max_words} are translated in pieces.")
         flat = tokeniser.normalise([sentence for sentences in split for sentence in sentences])
         tokens, symbols = iter(tokeniser.encode(flat)), iter(tokeniser.split(flat))
         numbers = [[next(tokens) for _ in sentences] for sentences in split]
@@ -273,6 +274,12 @@ class ParallelData(DataModule[SentencePairs]):
                     "translated as they are, and may go wrong."
                 )
         return Sources(texts, numbers, words)
+
+    def _nothing_for(self, split: Split, pairs: int) -> DataError:
+        return DataError(
+            f"{self._place}: its {pairs} pairs leave nothing for {split} (val_size {self.val_size}, test_size "
+            f"{self.test_size}; pairs that share a sentence stay together)."
+        )
 
     @property
     def _place(self) -> Path:
@@ -289,7 +296,7 @@ class ParallelData(DataModule[SentencePairs]):
         long = [
             place
             for place, both in enumerate(zip(pairs.first, pairs.second, strict=True))
-            if any(_words(text, language) > self.max_words for text, language in zip(both, languages, strict=True))
+            if any(words_of(text, language) > self.max_words for text, language in zip(both, languages, strict=True))
         ]
         if not long:
             return pairs
@@ -317,6 +324,8 @@ class ParallelData(DataModule[SentencePairs]):
             Tokeniser(self._side(number)).normalise(side) for number, side in enumerate((pairs.first, pairs.second))
         ]
         split = self._split(*texts)
+        if split.all():
+            raise self._nothing_for("train", len(split))
         sides, tokens = [], []
         for number, sentences in enumerate(texts):
             training = [sentences[place] for place in np.flatnonzero(split == 0)]
@@ -355,7 +364,8 @@ class ParallelData(DataModule[SentencePairs]):
         of_group = np.zeros(len(order), np.uint8)
         of_group[order[before < test]] = 2
         if self.fold is None:
-            of_group[order[(before >= test) & (before < test + val)]] = 1
+            tested = in_group[before < test].sum()  # the last group may have had more than were wanted
+            of_group[order[(before >= tested) & (before < tested + val)]] = 1
             return of_group[groups]
         split = of_group[groups]
         pool = np.flatnonzero(split == 0)
@@ -409,7 +419,16 @@ def cache_folder() -> Path:
 
 def _load_corpus(path: Path) -> Corpus | None:
     """What is stored; None where that is nothing, or is damaged."""
-    with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(path) as stored:
+    damaged = (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        BadZipFile,
+        RuntimeError,
+    )  # RuntimeError: "encrypted"
+    with suppress(*damaged), np.load(path) as stored:
         facts = TranslationFacts.from_primitives(json.loads(str(stored["facts"])))
         source, target = (Ragged(stored[f"{name}_tokens"], stored[f"{name}_starts"]) for name in ("source", "target"))
         corpus = Corpus(facts, source, target, stored["split"])
@@ -462,8 +481,12 @@ def _number(size: float, count: int) -> int:
     return round(size * count) if isinstance(size, float) else size
 
 
-def _words(text: str, language: str) -> int:
-    return len(text) if language == CHINESE else text.count(" ") + 1
+def _unicode(place: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{place} is not UTF-8: {text!r}. Nothing was predicted.") from error
+    return text
 
 
 def _version(package: str) -> str:
@@ -474,7 +497,7 @@ def _version(package: str) -> str:
 
 
 def made_up_pairs(count: int, chinese: bool = False) -> list[tuple[str, str]]:
-    """Different sentences of a few words, in a language and word by word in another; some have two translations."""
+    """Different sentences of a few words, in a language and word by word in another."""
     nouns = ["house", "river", "merchant", "night", "garden", "boat", "letter", "window"]
     verbs = ["sees", "loves", "leaves", "finds", "paints"]
     kinds = ["grey", "old", "small", "quiet"]

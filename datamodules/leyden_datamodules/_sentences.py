@@ -4,7 +4,7 @@ import importlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,9 @@ from leyden.errors import UsageError
 
 SPACE = "\u2581"  # what stands for a space within tokens
 CHINESE = "zh"
-_SPACES = re.compile(r"[\s\u200b\u00ad\ufeff]+")  # U+202F and U+00A0 are \s, too
+_SPACES = re.compile(r"[\s\u200b]+")  # U+202F and U+00A0 are \s, too
+_BLANK = re.compile(r"[\s\u200b\u00ad\ufeff]*")
+_UNSEEN = {0x00AD: None, 0xFEFF: None}  # soft hyphen, byte order mark: may stand within a word
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff"
 # punctuation is no part of a word; between two digits a point or a comma is part of a number
 _PUNCTUATION = re.compile(r'([!?;"()\[\]{}«»“”„…¿¡。，、！？：；（）《》「」『』]|(?<!\d)[.,:]|[.,:](?!\d))')
@@ -39,14 +41,15 @@ def required(module: str, package: str, what: str) -> Any:
 def normalise(texts: Sequence[str], language: str, lower: bool, simplified: bool) -> list[str]:
     """Sentences with single spaces between words and punctuation, small letters if `lower`.
 
-    All kinds of spaces become one; a punctuation mark stands alone, except for a point or comma within a number.
-    Chinese loses the spaces between its characters and has its own punctuation marks; with `simplified`, which needs
-    the package opencc, all its characters are simplified ones.
+    All kinds of spaces become one, and what is not seen, such as a soft hyphen, is removed. A punctuation mark stands
+    alone, except for a point or comma within a number. Chinese loses the spaces between its characters and has its own
+    punctuation marks; with `simplified`, which needs the package opencc, all its characters are simplified ones.
 
     Source: Dive into Deep Learning, 10.5.
     """
     if language == CHINESE and simplified:
         texts = _simplified(texts)
+    texts = [text if text.isascii() else text.translate(_UNSEEN) for text in texts]
     if lower:
         texts = [text.lower() for text in texts]
     if language == CHINESE:
@@ -78,7 +81,8 @@ class Tokeniser:
 
     def __init__(self, side: Side) -> None:
         self.side = side
-        self.numbers = {symbol: number for number, symbol in enumerate(side.symbols)}
+        # a special symbol that stands in a text is a word like others, which the vocabulary does not have
+        self.numbers = {symbol: number for number, symbol in enumerate(side.symbols) if number >= len(SPECIALS)}
         self.bpe = _byte_pairs(side) if side.level == "bpe" and side.symbols else None
 
     def normalise(self, texts: Sequence[str]) -> list[str]:
@@ -88,7 +92,8 @@ class Tokeniser:
     def split(self, sentences: Sequence[str]) -> list[list[str]]:
         """Normalised sentences as their tokens, in writing."""
         if self.bpe is not None:
-            return [found.tokens for found in self.bpe.encode_batch(list(sentences))]
+            encoded = self.bpe.encode_batch(list(sentences))
+            return [_written(sentence, found) for sentence, found in zip(sentences, encoded, strict=True)]
         if self.side.level == "char":
             return [_characters(sentence, self.side.language) for sentence in sentences]
         if self.side.language == CHINESE:
@@ -118,7 +123,11 @@ def learn(side: Side, sentences: Sequence[str], min_freq: int, bpe_size: int) ->
     model = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=SPECIALS[0]))
     model.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=bpe_size, min_frequency=min_freq, special_tokens=list(SPECIALS), show_progress=False
+        vocab_size=bpe_size,
+        min_frequency=min_freq,
+        limit_alphabet=bpe_size - len(SPECIALS),  # or else all characters there are, however many
+        special_tokens=list(SPECIALS),
+        show_progress=False,
     )
     model.train_from_iterator(sentences, trainer)
     return _trained(side, model)
@@ -140,6 +149,14 @@ def _byte_pairs(side: Side) -> Any:
     return model
 
 
+def _written(sentence: str, found: Any) -> list[str]:
+    """Pieces as they stand in the sentence, also those that the vocabulary does not have."""
+    if 0 not in found.ids:
+        return list(found.tokens)
+    pieces = zip(found.ids, found.tokens, found.offsets, strict=True)
+    return [piece if token else sentence[begin:end] for token, piece, (begin, end) in pieces]
+
+
 def _characters(sentence: str, language: str) -> list[str]:
     """Chinese characters, and what stands between them as words; of other languages each character, and spaces."""
     return _CHINESE_WORD.findall(sentence) if language == CHINESE else list(sentence.replace(" ", SPACE))
@@ -151,17 +168,27 @@ def _chinese_words(sentences: Sequence[str]) -> list[list[str]]:
     return [[word for word in jieba.lcut(sentence) if word.strip()] for sentence in sentences]
 
 
-def sentences_of(paragraph: str, language: str, longest: int) -> list[str]:
-    """The sentences of a paragraph, none empty. One of more than `longest` words (or Chinese characters) is cut."""
+def is_blank(text: str) -> bool:
+    """Whether nothing is left of a text once it is normalised."""
+    return _BLANK.fullmatch(text) is not None
+
+
+def sentences_of(paragraph: str, language: str) -> list[str]:
+    """The sentences of a paragraph, none empty."""
     import sentencex
 
-    found = (sentence.strip() for sentence in sentencex.segment(language, paragraph))
-    return [piece for sentence in found if sentence for piece in _pieces(sentence, language, longest)]
+    return [sentence.strip() for sentence in sentencex.segment(language, paragraph) if not is_blank(sentence)]
 
 
-def _pieces(sentence: str, language: str, longest: int) -> Iterable[str]:
-    words = list(sentence) if language == CHINESE else sentence.split()
-    if len(words) <= longest:
+def words_of(sentence: str, language: str) -> int:
+    """How long a sentence is, in words, or in Chinese characters."""
+    return len(sentence) if language == CHINESE else len(sentence.split())
+
+
+def pieces_of(sentence: str, language: str, longest: int) -> list[str]:
+    """The sentence; one of more than `longest` words, or Chinese characters, is cut in pieces of so many."""
+    if words_of(sentence, language) <= longest:
         return [sentence]
+    words = list(sentence) if language == CHINESE else sentence.split()
     separator = "" if language == CHINESE else " "
     return [separator.join(words[start : start + longest]) for start in range(0, len(words), longest)]

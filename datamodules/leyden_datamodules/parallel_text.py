@@ -1,7 +1,6 @@
 """Somebody's own sentence pairs."""
 
 import re
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,8 @@ class ParallelText(ParallelData):
         lines, others = lines_of(first), lines_of(second)
         if len(lines) != len(others):
             raise DataError(f"{first} has {len(lines)} lines and {second} has {len(others)}: they must be as many.")
-        for number, (line, other) in enumerate(zip_longest(lines, others), start=1):
-            if self.max_pairs is not None and number > self.max_pairs:
+        for number, (line, other) in enumerate(zip(lines, others, strict=True), start=1):
+            if self.max_pairs is not None and len(columns.pairs.first) >= self.max_pairs:
                 break
             columns.add(line, other, f"{first} and {second}, line {number}")
         return first
