@@ -11,6 +11,7 @@ def _nothing_on_this_machine(monkeypatch, tmp_path):
     """Data sets that happen to be installed here must not stand in for those that are fabricated."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LEYDEN_DATA", raising=False)
+    monkeypatch.setenv("LEYDEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("leyden_datamodules.fashion_mnist.DEBIAN_FOLDER", tmp_path / "no-package")
 
 

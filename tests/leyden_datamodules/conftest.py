@@ -9,6 +9,14 @@ def _no_seed_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing is read from the user's cache, and nothing written to it."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LEYDEN_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def nothing_else_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No other data set is in reach."""
