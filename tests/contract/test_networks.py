@@ -16,6 +16,7 @@ OPTIONS = {
     "AlexNet": {"hidden_size": 64},
     "DenseNet": {"growth_rate": 8},
     "ImageTransformNet": {"width": 8, "num_blocks": 2},
+    "Transformer": {"model_size": 32, "num_heads": 2, "feedforward_size": 64},
     "UNet": {"channels": (8, 16, 32)},
     "VGG": {"width_factor": 0.125, "hidden_size": 64},
 }
@@ -105,6 +106,32 @@ def check_picture_network(network, **options):
     check_trainable(lambda: network(3, **options), [images], lambda out: F.mse_loss(out, negatives), below)
 
 
+def check_translation_network(network, **options):
+    """net(source_symbols, target_symbols) learns pairs by heart; token by token it tells what it tells at once."""
+    check_documented(network)
+    generator = torch.Generator().manual_seed(0)
+    source, targets = (torch.randint(4, 14, (4, size), generator=generator) for size in (6, 5))
+    lengths, tokens = torch.tensor([6, 3, 5, 1]), F.pad(targets[:, :-1], (1, 0), value=2)
+    below = 0.7 * math.log(10)  # the best answer that looks at nothing has more
+
+    def loss(logits):
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    check_trainable(lambda: network(14, 14, **options), [source, lengths, tokens], loss, below)
+    net = network(14, 14, **options).eval()
+    logits = dry_run(net, source, lengths, tokens)
+    assert logits.shape == (4, 5, 14)
+    torch.testing.assert_close(dry_run(net, source[1:2, :3], lengths[1:2], tokens[1:2]), logits[1:2])
+    with torch.no_grad():
+        memory, state = net.encode(source, lengths)
+        for step in range(5):
+            found, attention, state = net.step(tokens[:, step], state, memory)
+            torch.testing.assert_close(found, logits[:, step])
+            if attention is not None:
+                torch.testing.assert_close(attention.sum(dim=1), torch.ones(4))
+                assert (attention[1, 3:] == 0).all()
+
+
 # by the family that a network is made for
 CHECKS = {
     "classification": check_network,
@@ -113,6 +140,7 @@ CHECKS = {
     "regression": check_row_network,
     "segmentation": check_pixel_network,
     "style_transfer": check_picture_network,
+    "translation": check_translation_network,
 }
 
 

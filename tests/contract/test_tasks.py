@@ -22,6 +22,10 @@ CASES = {
     "LanguageModel": ("TextFile", ["--model.net", "LSTM", "--model.net.hidden_size", "32"]),
     "Regressor": ("TabularCSV", ["--model.net", "MLP"]),
     "Segmenter": ("VOCSegmentation", ["--model.net", "UNet", "--model.net.channels", "[4,8]"]),
+    "Translator": (
+        "EnglishFrench",
+        ["--model.net=Seq2Seq", "--model.net.attention=dot", "--model.net.hidden_size=24", "--model.net.dropout=0"],
+    ),
     "StyleTransfer": ("StylePair", [*PERCEPTION, "--model.optimizer", "Adam", "--model.optimizer.lr", "0.1"]),
 }
 

@@ -129,6 +129,7 @@ class Pictures(Callback):
             lines = [json.dumps(without_tensors(record), ensure_ascii=False) + "\n" for record in records]
             path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
             logger.info("sample: %s", lines[0].strip())
+            _texts_to_trackers(trainer, [without_tensors(record) for record in records])
 
 
 def draw_record(task: Task[Any], source: Any, index: int, record: Record) -> Image.Image | None:
@@ -177,6 +178,24 @@ def _to_trackers(trainer: Trainer, sheet: Image.Image) -> None:
         elif isinstance(tracker, TensorBoardLogger):
             pixels = pil_to_tensor(sheet)
             tracker.experiment.add_image("samples", pixels, trainer.global_step)
+
+
+def _texts_to_trackers(trainer: Trainer, records: list[Record]) -> None:
+    """Predicted texts as a table."""
+    columns = list(records[0])
+    rows = [[_cell(record.get(column)) for column in columns] for record in records]
+    for tracker in trainer.loggers:
+        if isinstance(tracker, WandbLogger):
+            _attempt(tracker.log_table, "samples", columns, rows)
+        elif isinstance(tracker, TensorBoardLogger):
+            lines = [columns, ["---"] * len(columns), *rows]
+            table = "\n".join("| " + " | ".join(line).replace("\n", " ") + " |" for line in lines)
+            tracker.experiment.add_text("samples", table, trainer.global_step)
+
+
+def _cell(value: Any) -> str:
+    """A value in a table; of several texts each on its own."""
+    return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _attempt(action: Any, *arguments: Any) -> None:

@@ -1,7 +1,7 @@
 """Which source words each word of a translation looked at."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from matplotlib import font_manager, rc_context
@@ -24,19 +24,20 @@ FONTS = (
 def attention_figure(weights: Tensor, source: Sequence[str], target: Sequence[str]) -> Figure:
     """A grid of attention weights (target tokens, source tokens), the darker the heavier."""
     size = (2.0 + INCHES * len(source), 1.6 + INCHES * len(target))
-    with rc_context({"font.family": ["DejaVu Sans", *_fonts_for(chain(source, target))]}):
+    fonts = ["DejaVu Sans"]
+    if any(sign >= EAST_ASIAN for text in chain(source, target) for sign in text):
+        installed = {font.name for font in font_manager.fontManager.ttflist}
+        fonts += [name for name in FONTS if name in installed][:1]
+        if len(fonts) == 1:
+            logger.warning("no font with Chinese characters was found: install one, such as Noto Sans CJK, to see them")
+            source, target = ([_boxes(text) for text in texts] for texts in (source, target))
+    with rc_context({"font.family": fonts}):
         return _drawn(weights, source, target, size)
 
 
-def _fonts_for(texts: Iterable[str]) -> list[str]:
-    """A font on this machine that has Chinese characters, where they are needed."""
-    if not any(sign >= EAST_ASIAN for text in texts for sign in text):
-        return []
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    found = [name for name in FONTS if name in installed][:1]
-    if not found:
-        logger.warning("no font with Chinese characters was found: install one, such as Noto Sans CJK, to see them.")
-    return found
+def _boxes(text: str) -> str:
+    """What cannot be shown becomes boxes."""
+    return "".join("\u25a1" if sign >= EAST_ASIAN else sign for sign in text)
 
 
 def _drawn(weights: Tensor, source: Sequence[str], target: Sequence[str], size: tuple[float, float]) -> Figure:

@@ -91,13 +91,16 @@ class TranslationScores(Metric):
         )
 
     def report(self, found: Sequence[Translated]) -> str:
-        """BLEU and chrF with sacrebleu's signatures, a line each."""
+        """BLEU and chrF with sacrebleu's signatures, a line each, and the command line that gives the same of files."""
         translations, references = [each.translation for each in found], streams(found)
         lines = []
         for scorer in self._scorers():
             score = scorer.corpus_score(translations, references)
             lines.append(f"{score.format(signature=str(scorer.get_signature()))}\n")
-        return "".join(lines)
+        case = " -lc --chrf-lowercase" if self.lower else ""
+        count = max(len(each.references) for each in found)
+        command = f"sacrebleu -nr {count} references.txt -i translations.txt -m bleu chrf{case} -l xx-{self.language}"
+        return "".join(lines) + command + "\n"
 
 
 def packed(found: Sequence[Translated]) -> Tensor:
@@ -116,6 +119,12 @@ def streams(found: Sequence[Translated]) -> Any:
     """References as sacrebleu takes them: all first ones, all second ones, ...; None where there are no more."""
     most = max(len(each.references) for each in found)
     return [[each.references[n] if n < len(each.references) else None for each in found] for n in range(most)]
+
+
+def tabbed(found: Sequence[Translated]) -> list[str]:
+    """The references of each sentence with tabs between; the first again where others have more, as sacrebleu wants."""
+    most = max(len(each.references) for each in found)
+    return ["\t".join((*each.references, *each.references[:1] * (most - len(each.references)))) for each in found]
 
 
 def split_words(text: str, language: str, lower: bool) -> list[str]:

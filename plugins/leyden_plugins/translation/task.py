@@ -19,7 +19,7 @@ from leyden.plugins import named
 from leyden.task import Record, Stage, Task
 from leyden_plugins.translation.decoding import Decoding, Hypothesis, translate
 from leyden_plugins.translation.drawing import attention_figure
-from leyden_plugins.translation.metrics import Translated, TranslationScores, packed, unpacked
+from leyden_plugins.translation.metrics import Translated, TranslationScores, packed, tabbed, unpacked
 from leyden_plugins.translation.text import detokenise, words_of
 
 ROWS_AT_ONCE = 4096  # hypotheses that are decoded together
@@ -161,7 +161,7 @@ class Translator(Task[SentencePairs]):
         rows = zip(sources, found, texts_of(batch.references), strict=True)
         texts = [
             Translated(
-                detokenise(words_of(source.split(" "), self.facts.source), self.facts.source.language),
+                self._source(source.split(" ")),
                 self._text(best[0], source.split(" ")),
                 tuple(references.split("\n")),
             )
@@ -176,7 +176,11 @@ class Translator(Task[SentencePairs]):
             metrics["scores"].update(measured[2])
 
     def predict(self, batch: SentencePairs) -> list[Record]:
-        """`translation` and its `score`, the mean over the sentences of a text; `truth` where the batch knows it."""
+        """`source`, `translation` and its `score`, the mean over a text's sentences; `truth` where the batch knows it.
+
+        The score of a sentence is the logarithm of its probability, divided as `length_penalty` says. A translation of
+        nothing is empty and has none.
+        """
         texts = [self._sentences(*row) for row in zip(batch.source.tolist(), texts_of(batch.words), strict=True)]
         flat = [sentence for sentences in texts for sentence in sentences]
         found = iter(self._translate_all([tokens for tokens, _ in flat]))
@@ -198,14 +202,17 @@ class Translator(Task[SentencePairs]):
         return {"attention": attention_figure(weights, record["source_tokens"], record["target_tokens"])}
 
     def write_results(self, folder: Path, finished: bool) -> None:
-        """Of the last validation or test: sources, translations and references line by line, and the full scores."""
+        """Of the last validation or test: sources, translations and references line by line, and the full scores.
+
+        sacrebleu's command line, which sacrebleu.txt says, gives the same scores of these files.
+        """
         if not finished or "texts" not in self.results:
             return
         found = unpacked(self.results["texts"])
         columns = {
             "sources": [each.source for each in found],
             "translations": [each.translation for each in found],
-            "references": ["\t".join(each.references) for each in found],
+            "references": tabbed(found),
         }
         for name, lines in columns.items():
             write_text(folder / f"{name}.txt", "".join(f"{line}\n" for line in lines))
@@ -264,9 +271,10 @@ class Translator(Task[SentencePairs]):
 
     def _record(self, sentences: Sequence[tuple[list[str], list[Hypothesis]]]) -> Record:
         if not sentences:
-            return {"translation": "", "score": None}
+            return {"source": "", "translation": "", "score": None}
         separator = "" if self.facts.target.language == "zh" else " "
         record: Record = {
+            "source": self._source([word for words, _ in sentences for word in words]),
             "translation": separator.join(self._text(found[0], words) for words, found in sentences),
             "score": sum(found[0].score for _, found in sentences) / len(sentences),
         }
@@ -291,6 +299,11 @@ class Translator(Task[SentencePairs]):
     def _text(self, hypothesis: Hypothesis, source: Sequence[str]) -> str:
         target = self.facts.target
         return detokenise(words_of(self._symbols(hypothesis, source), target), target.language)
+
+    def _source(self, symbols: Sequence[str]) -> str:
+        """Source tokens in writing as a text."""
+        source = self.facts.source
+        return detokenise(words_of(symbols, source), source.language)
 
     def _attention(self, words: list[str], found: Hypothesis) -> Record:
         """What draws the attention of a sentence that is alone: (target tokens, source tokens)."""
