@@ -313,7 +313,12 @@ def test_several_translations_are_references_of_one_sentence(path: Path) -> None
             break
     assert texts_of(batch.references)[words.index("go .")].split("\n") == ["Va !", "Vas-y !", "Bouge !"]
     assert texts_of(batch.references)[0].startswith("target")
-    assert batch.source_lengths.tolist() == sorted(batch.source_lengths.tolist()), "short ones come first"
+
+
+def test_short_sentences_are_evaluated_first(path: Path) -> None:
+    lengths = everything(read(write(path, PAIRS), val_size=40, test_size=40), "test").source_lengths.tolist()
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) > 2
 
 
 def test_evaluation_keeps_the_words_that_training_has_not_seen(path: Path) -> None:

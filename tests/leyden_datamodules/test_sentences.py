@@ -48,6 +48,7 @@ def normalised(text: str, language: str = "en", lower: bool = True, simplified: 
         ("In 1898, he (said) «oui»…", "in 1898 , he ( said ) « oui » …"),
         ("It's l'eau, well-known.", "it's l'eau , well-known ."),
         ("wait...", "wait . . ."),
+        ("no,3 or x:5", "no , 3 or x : 5"),
         ("zero\u200bwidth", "zero width"),
         ("co\u00adoperate", "cooperate"),
         ("\ufeffword", "word"),
