@@ -34,7 +34,7 @@ logger = logging.getLogger("leyden")
 Level = Literal["word", "char", "bpe"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 CACHED_FROM = 10_000  # pairs; fewer are tokenised in no time
-CACHE_FORMAT = 2  # to be raised when what is stored, or how sentences become tokens, changes
+CACHE_FORMAT = 3  # to be raised when what is stored, or how sentences become tokens, changes
 LIBRARIES = ("tokenizers", "jieba", "opencc")
 
 

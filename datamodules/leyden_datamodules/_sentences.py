@@ -20,14 +20,10 @@ _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff"
 # punctuation is no part of a word; between two digits a point or a comma is part of a number
 _PUNCTUATION = re.compile(r'([!?;"()\[\]{}«»“”„…¿¡。，、！？：；（）《》「」『』]|(?<!\d)[.,:]|[.,:](?!\d))')
 _CHINESE_WORD = re.compile(rf"[{_CJK}]|[^\s{_CJK}]+")
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()} | {
-    ord(","): "，",
-    ord("!"): "！",
-    ord("?"): "？",
-    ord(";"): "；",
-    ord(":"): "：",
-    ord("﹐"): "，",
-}
+_HALF_WIDTH = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF5B) if chr(code).isalnum()} | {ord("﹐"): "，"}
+_IN_NUMBER = re.compile(r"(?<=\d)(?:，(?=\d{3}(?!\d))|：(?=\d))")  # 10，000 and 2：30
+_FOR_CHINESE = str.maketrans(",!?;:", "，！？；：")
+_NOT_IN_NUMBER = re.compile(r"(?<!\d)[,:]|[,:](?!\d)|[!?;]")
 
 
 def required(module: str, package: str, what: str) -> Any:
@@ -58,7 +54,8 @@ def normalise(texts: Sequence[str], language: str, lower: bool, simplified: bool
 
 
 def _normalise_chinese(text: str) -> str:
-    text = text.translate(_FULL_WIDTH) if any(code in _FULL_WIDTH for code in map(ord, text)) else text
+    text = _IN_NUMBER.sub(lambda found: {"，": ",", "：": ":"}[found[0]], text.translate(_HALF_WIDTH))
+    text = _NOT_IN_NUMBER.sub(lambda found: found[0].translate(_FOR_CHINESE), text)
     text = _SPACES.sub(" ", _PUNCTUATION.sub(r" \1 ", text)).strip()
     return re.sub(rf"(?<=[{_CJK}]) (?=[{_CJK}])", "", text)
 
