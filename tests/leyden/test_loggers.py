@@ -163,6 +163,32 @@ def test_wandb_works_offline_and_gets_the_same(run_metrics: Any, monkeypatch: py
     assert config["model"]["init_args"]["net"]["init_args"]["activation"] == "sigmoid"
 
 
+TEXTS = [
+    *("--model=LanguageModel", "--model.net=GRU", "--model.net.hidden_size=8", "--model.length=3"),
+    *("--data=TextFile", "--data.root=text.txt", "--data.num_steps=10", "--data.eval_rows=3"),
+    *("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"),
+]
+
+
+def test_texts_that_are_predicted_after_an_epoch_are_a_table_in_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("text.txt").write_text("the grey house of the old merchant\n" * 60)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert main(["fit", *TEXTS, "--trainer.logger=WandbLogger", "--trainer.logger.save_dir=tracked"]) == 0
+    wandb.finish()
+    [table] = Path("tracked").rglob("*.table.json")
+    content = json.loads(table.read_text())
+    assert content["columns"] == ["prompt", "continuation"]
+    lines = Path("runs/gru/1/samples/epoch_001.jsonl").read_text().splitlines()
+    assert content["data"] == [list(json.loads(line).values()) for line in lines]
+
+    assert main(["fit", *TEXTS, "--trainer.logger=TensorBoardLogger"]) == 0
+    [events] = Path("tensorboard").rglob("events.out.tfevents*")
+    board = EventAccumulator(str(events)).Reload()
+    [text] = board.Tensors("samples/text_summary")
+    assert text.tensor_proto.string_val[0].decode().splitlines()[0] == "| prompt | continuation |"
+
+
 def finished_records(folder: str) -> list[Record]:
     """All records of a run; wandb writes them in a process of its own."""
     [file] = Path(folder).rglob("*.wandb")
