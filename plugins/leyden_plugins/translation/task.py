@@ -20,7 +20,7 @@ from leyden.task import Record, Stage, Task
 from leyden_plugins.translation.decoding import Decoding, Hypothesis, translate
 from leyden_plugins.translation.drawing import attention_figure
 from leyden_plugins.translation.metrics import Translated, TranslationScores, packed, tabbed, unpacked
-from leyden_plugins.translation.text import detokenise, words_of
+from leyden_plugins.translation.text import detokenise, label, words_of
 
 ROWS_AT_ONCE = 4096  # hypotheses that are decoded together
 
@@ -176,7 +176,7 @@ class Translator(Task[SentencePairs]):
             metrics["scores"].update(measured[2])
 
     def predict(self, batch: SentencePairs) -> list[Record]:
-        """`source`, `translation` and its `score`, the mean over a text's sentences; `truth` where the batch knows it.
+        """`translation` and its `score`, the mean over a text's sentences; `source` and `truth` where this is known.
 
         The score of a sentence is the logarithm of its probability, divided as `length_penalty` says. A translation of
         nothing is empty and has none.
@@ -189,17 +189,21 @@ class Translator(Task[SentencePairs]):
         if len(flat) == 1 and self._is_alone():
             [(words, [best, *_])] = translated[0]
             records[0] |= self._attention(words, best)
-        for record, references in zip(records, texts_of(batch.references), strict=True):
-            if references:
-                record["truth"] = references.split("\n")
-        return records
+        known = zip(records, texts_of(batch.words), texts_of(batch.references), strict=True)
+        return [
+            {"source": self._source(words.split(" ")), **record, "truth": references.split("\n")}
+            if references
+            else record
+            for record, words, references in known
+        ]
 
     def draw_alone(self, record: Record) -> dict[str, Figure]:
         """Which source words a single sentence's translation looked at."""
         if "attention" not in record:
             return {}
-        weights = record["attention"]
-        return {"attention": attention_figure(weights, record["source_tokens"], record["target_tokens"])}
+        tokens = (record["source_tokens"], self.facts.source), (record["target_tokens"], self.facts.target)
+        source, target = ([label(symbol, side) for symbol in symbols] for symbols, side in tokens)
+        return {"attention": attention_figure(record["attention"], source, target)}
 
     def write_results(self, folder: Path, finished: bool) -> None:
         """Of the last validation or test: sources, translations and references line by line, and the full scores.
@@ -271,10 +275,9 @@ class Translator(Task[SentencePairs]):
 
     def _record(self, sentences: Sequence[tuple[list[str], list[Hypothesis]]]) -> Record:
         if not sentences:
-            return {"source": "", "translation": "", "score": None}
+            return {"translation": "", "score": None}
         separator = "" if self.facts.target.language == "zh" else " "
         record: Record = {
-            "source": self._source([word for words, _ in sentences for word in words]),
             "translation": separator.join(self._text(found[0], words) for words, found in sentences),
             "score": sum(found[0].score for _, found in sentences) / len(sentences),
         }

@@ -21,6 +21,13 @@ def words_of(symbols: Sequence[str], side: Side) -> list[str]:
     return list(symbols)
 
 
+def label(symbol: str, side: Side) -> str:
+    """A symbol beside a picture; what goes on with a word has a hyphen before it."""
+    if side.level != "bpe":
+        return symbol
+    return symbol[1:] if symbol.startswith(SPACE) else f"-{symbol}"
+
+
 def detokenise(words: Sequence[str], language: str) -> str:
     """A sentence without the spaces that were put before punctuation marks; Chinese without any between its signs."""
     text = " ".join(words)

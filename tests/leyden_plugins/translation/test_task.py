@@ -212,9 +212,8 @@ def test_a_text_of_several_sentences_is_translated_one_by_one_and_rejoined_and_n
         alone += predicted(task, one)
     assert records[0]["translation"] == f"{alone[0]['translation']} {alone[1]['translation']}"
     assert records[0]["score"] == pytest.approx((alone[0]["score"] + alone[1]["score"]) / 2, abs=1e-5)
-    assert records[1] == {"source": "", "translation": "", "score": None}
+    assert records[1] == {"translation": "", "score": None}
     assert records[2]["translation"] == alone[2]["translation"]
-    assert [record["source"] for record in records] == ["go. he is calm.", "", "go"]
 
 
 def test_n_best_translations_of_each_sentence() -> None:
@@ -226,8 +225,10 @@ def test_n_best_translations_of_each_sentence() -> None:
         assert best[0]["score"] >= best[1]["score"] >= best[2]["score"]
 
 
-def test_a_batch_that_knows_them_tells_its_references() -> None:
-    assert [record["truth"] for record in predicted(make_task(), make_batch())] == [
+def test_a_batch_that_knows_them_tells_sources_and_references() -> None:
+    records = predicted(make_task(), make_batch())
+    assert [record["source"] for record in records] == ["go.", "he is calm.", "xylophone"]
+    assert [record["truth"] for record in records] == [
         ["Va !", "Bouge !"],
         ["Il est calme."],
         ["Un xylophone."],

@@ -3,7 +3,7 @@
 import pytest
 
 from leyden.batches import SPECIALS, Side
-from leyden_plugins.translation.text import detokenise, words_of
+from leyden_plugins.translation.text import detokenise, label, words_of
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,8 @@ def test_pieces_and_characters_become_words() -> None:
     assert words_of(list("il▁va▁!"), Side("fr", "char", SPECIALS)) == ["il", "va", "!"]
     assert words_of(["你", "好"], Side("zh", "char", SPECIALS)) == ["你", "好"]
     assert words_of(["il", "va"], Side("fr", "word", SPECIALS)) == ["il", "va"]
+
+
+def test_labels_tell_pieces_from_beginnings_of_words() -> None:
+    assert [label(symbol, Side("fr", "bpe", SPECIALS)) for symbol in ("▁cal", "me", "▁.")] == ["cal", "-me", "."]
+    assert label("calme", Side("fr", "word", SPECIALS)) == "calme"
