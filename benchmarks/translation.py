@@ -4,7 +4,7 @@ python benchmarks/translation.py [fit|bucketing|decoding|preparing|floor] [--pai
 
 fit: a Transformer (width 256, 3 + 3 layers) in `fit` against a bare loop over the very same batches, with the same
 optimizer and clipping and no metrics, logs and checkpoints. bucketing: training on batches of like lengths against all
-sentences padded to the longest. decoding: greedy translation of 1,000 sentences in batches of 128 against one by one.
+sentences padded to the longest. decoding: greedy translation of 1,000 sentences in batches of 256 against one by one.
 preparing: reading, normalising, splitting, byte pairs and tokens of all pairs, and the same from the cache. floor: BLEU
 of the source as it stands and of the translation of the most similar training sentence, on the recipes' test splits.
 """
@@ -32,7 +32,7 @@ from leyden_plugins.translation.metrics import Translated, TranslationScores
 from leyden_plugins.translation.networks.transformer import Transformer
 
 OPTIONS: dict[str, Any] = {"source_level": "bpe", "target_level": "bpe", "bpe_size": 6000, "batch_size": 128}
-SENTENCES = 1000
+SENTENCES, BATCH = 1000, 256
 
 
 def shuffled_file(pairs: int, folder: str) -> str:
@@ -122,7 +122,7 @@ def compare_decoding(pairs: int, epochs: int) -> None:
     batch = source.__getitems__(source.source.lengths[:SENTENCES].argsort().tolist())
     ratios = []
     for _ in range(epochs):
-        together, batched = _timed(net, batch, 128)
+        together, batched = _timed(net, batch, BATCH)
         singly, alone = _timed(net, batch, 1)
         same = sum(one == other for one, other in zip(batched, alone, strict=True))
         ratios.append(singly / together)

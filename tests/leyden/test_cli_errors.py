@@ -417,7 +417,8 @@ class Pairs(DataModule[SentencePairs]):
         others_batch=TRANSLATOR,
         others_data=data,
     )
-    assert "Data for Translator: Pairs." in refused(["fit", "--model", "Translator", "--data", "FashionMNIST"], 2)
+    command = ["fit", "--model", "others/Translator", "--data", "FashionMNIST"]
+    assert "Data for Translator: Pairs." in refused(command, 2)
     message = refused(["fit", *MODEL, "--data", "Pairs"], 2)
     assert message.startswith("ImageClassifier reads LabelledImages, Pairs gives SentencePairs.")
     assert message.endswith("Data for ImageClassifier: FashionMNIST, ImageFolder.")

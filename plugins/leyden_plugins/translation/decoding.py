@@ -45,13 +45,18 @@ class Hypothesis:
     attention: Tensor | None
 
 
-def _log_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
-    """(N, V) float32; -inf for what is never told."""
-    found = logits.float().log_softmax(dim=1)
+def _likeliest(logits: Tensor, count: int, decoding: Decoding) -> tuple[Tensor, Tensor]:
+    """The `count` likeliest tokens of each row that may be told (N, count), and before them their log-probabilities.
+
+    To compute these of all tokens takes longer than a small network's step.
+    """
+    found = logits.float()
+    total = found.logsumexp(dim=1, keepdim=True)
     found[:, [PAD, BOS]] = -torch.inf
     if decoding.avoid_unknown:
         found[:, UNKNOWN_TOKEN] = -torch.inf
-    return found
+    best, tokens = found.max(dim=1, keepdim=True) if count == 1 else found.topk(count, dim=1)
+    return best - total, tokens
 
 
 def _rows(tensors: Tensors, rows: Tensor) -> Tensors:
@@ -78,8 +83,9 @@ def greedy(net: Any, source: Tensor, lengths: Tensor, decoding: Decoding) -> lis
     told: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each step: sentences, tokens, attention
     for step in range(1, int(longest.max()) + 1):
         logits, attention, state = net.step(tokens, state, memory)
-        best, tokens = _log_probabilities(logits, decoding).max(dim=1)
-        total[active] += best
+        best, likeliest = _likeliest(logits, 1, decoding)
+        tokens = likeliest[:, 0]
+        total[active] += best[:, 0]
         told.append((active, tokens, attention))
         going = ((tokens != EOS) & (longest[active] > step)).nonzero()[:, 0]
         if len(going) == 0:
@@ -130,12 +136,13 @@ def beam(net: Any, source: Tensor, lengths: Tensor, decoding: Decoding) -> list[
     ended: list[list[Hypothesis]] = [[] for _ in range(count)]
     for step in range(1, int(longest.max()) + 1):
         logits, attention, state = net.step(tokens, state, memory)
-        logs = _log_probabilities(logits, decoding)
-        symbols = logs.shape[1]
+        # no more than twice `size` continuations of one hypothesis can be among all likeliest
+        width = min(2 * size, logits.shape[1])
+        logs, likeliest = _likeliest(logits, width, decoding)
         every = (scores.view(-1, 1) + logs).view(len(active), -1)
         candidates, places = every.topk(min(2 * size, every.shape[1]), dim=1)
         first = torch.arange(len(active), device=device)[:, None] * size
-        origin, token = places // symbols + first, places % symbols
+        origin, token = places // width + first, likeliest.view(len(active), -1).gather(1, places)
         if attention is not None:
             attended = attention[:, None] if attended is None else torch.cat((attended, attention[:, None]), dim=1)
         ends, last = token == EOS, longest[active] <= step
