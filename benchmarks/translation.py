@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from _side_by_side import Loop, fit_beside
 
-from leyden.batches import BOS, PAD, SentencePairs
+from leyden.batches import BOS, EOS, PAD, SentencePairs
 from leyden.cli import TrainingCLI
 from leyden_datamodules._parallel import ParallelData
 from leyden_datamodules.chinese_english import ChineseEnglish
@@ -118,7 +118,7 @@ def compare_decoding(pairs: int, epochs: int) -> None:
         data.setup("fit")
     source: Any = data.splits["train"]
     net = make_net(data).eval()
-    net.output.bias.data[3] = -100  # random weights find no end: every translation has the length that is allowed
+    net.output.bias.data[EOS] = -100  # random weights find no end: every translation has the length that is allowed
     batch = source.__getitems__(source.source.lengths[:SENTENCES].argsort().tolist())
     ratios = []
     for _ in range(epochs):

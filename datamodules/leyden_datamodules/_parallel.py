@@ -21,14 +21,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from leyden.batches import EOS, SPECIALS, SentencePairs, Side, TranslationFacts
+from leyden.batches import CHINESE, EOS, SPECIALS, SentencePairs, Side, TranslationFacts
 from leyden.data import BatchSource, DataModule, Split, TrainLoader
 from leyden.errors import DataError, UsageError
 from leyden.folders import replacing
 from leyden.folds import Fold
 from leyden_datamodules._pairs import EvaluationPairs, PairLoader, Ragged, Sources, TrainPairs
-from leyden_datamodules._sentences import CHINESE, Tokeniser, is_blank, learn, pieces_of, sentences_of, words_of
-from leyden_datamodules._text import prompts, read_text
+from leyden_datamodules._sentences import Tokeniser, is_blank, learn, pieces_of, sentences_of, word_count
+from leyden_datamodules._text import number_of, prompts, read_text, require_size
 
 logger = logging.getLogger("leyden")
 Level = Literal["word", "char", "bpe"]
@@ -182,8 +182,7 @@ class ParallelData(DataModule[SentencePairs]):
         if bpe_size <= len(SPECIALS):
             raise UsageError(f"bpe_size is {bpe_size}; it must be more than the {len(SPECIALS)} special symbols.")
         for name, size in {"val_size": val_size, "test_size": test_size}.items():
-            if size < 0 or (isinstance(size, float) and size >= 1):
-                raise UsageError(f"{name} is {size}; it must be a number of source sentences, or a share below 1.")
+            require_size(name, size, "a number of source sentences, or a share below 1")
         if val_size == 0:
             raise UsageError("val_size is 0; to train on everything that is not tested on, say --data.fold all.")
         self.source = source
@@ -260,7 +259,7 @@ class ParallelData(DataModule[SentencePairs]):
         language = facts.source.language
         whole = [sentences_of(text, language) for text in texts]
         split = [[piece for each in text for piece in pieces_of(each, language, self.max_words)] for text in whole]
-        if cut := sum(words_of(each, language) > self.max_words for text in whole for each in text):
+        if cut := sum(word_count(each, language) > self.max_words for text in whole for each in text):
             rank_zero_warn(f"{cut} sentences of more than max_words {self.max_words} are translated in pieces.")
         flat = tokeniser.normalise([sentence for sentences in split for sentence in sentences])
         tokens, symbols = iter(tokeniser.encode(flat)), iter(tokeniser.split(flat))
@@ -277,13 +276,9 @@ class ParallelData(DataModule[SentencePairs]):
 
     def _nothing_for(self, split: Split, pairs: int) -> DataError:
         return DataError(
-            f"{self._place}: its {pairs} pairs leave nothing for {split} (val_size {self.val_size}, test_size "
+            f"{self.path()}: its {pairs} pairs leave nothing for {split} (val_size {self.val_size}, test_size "
             f"{self.test_size}; pairs that share a sentence stay together)."
         )
-
-    @property
-    def _place(self) -> Path:
-        return self.path()
 
     @cached_property
     def _pairs(self) -> Pairs:
@@ -296,7 +291,7 @@ class ParallelData(DataModule[SentencePairs]):
         long = [
             place
             for place, both in enumerate(zip(pairs.first, pairs.second, strict=True))
-            if any(words_of(text, language) > self.max_words for text, language in zip(both, languages, strict=True))
+            if any(word_count(text, language) > self.max_words for text, language in zip(both, languages, strict=True))
         ]
         if not long:
             return pairs
@@ -355,10 +350,10 @@ class ParallelData(DataModule[SentencePairs]):
         order = np.random.default_rng(self.seed).permutation(int(groups.max()) + 1)
         in_group = _sources_of_groups(source_ids, groups)[order]
         before = np.cumsum(in_group) - in_group  # sources in the groups before
-        test, val = (_number(size, count) for size in (self.test_size, self.val_size))
+        test, val = (number_of(size, count) for size in (self.test_size, self.val_size))
         if test + val >= count and self.fold is None:
             raise DataError(
-                f"{self._place}: its {count} different source sentences are too few for val_size {self.val_size} and "
+                f"{self.path()}: its {count} different source sentences are too few for val_size {self.val_size} and "
                 f"test_size {self.test_size}."
             )
         of_group = np.zeros(len(order), np.uint8)
@@ -475,10 +470,6 @@ def _sources_of_groups(sources: NDArray[np.int64], groups: NDArray[np.int64]) ->
     """How many different sources each group has."""
     _, firsts = np.unique(sources, return_index=True)
     return np.bincount(groups[firsts], minlength=int(groups.max()) + 1)
-
-
-def _number(size: float, count: int) -> int:
-    return round(size * count) if isinstance(size, float) else size
 
 
 def _unicode(place: str, text: str) -> str:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from leyden.batches import SPECIALS, Side
+from leyden.batches import CHINESE, SPACE, SPECIALS, Side
 from leyden.errors import UsageError
 
-SPACE = "\u2581"  # what stands for a space within tokens
-CHINESE = "zh"
 _SPACES = re.compile(r"[\s\u200b]+")  # U+202F and U+00A0 are \s, too
 _BLANK = re.compile(r"[\s\u200b\u00ad\ufeff]*")
 _UNSEEN = {0x00AD: None, 0xFEFF: None}  # soft hyphen, byte order mark: may stand within a word
@@ -177,14 +175,14 @@ def sentences_of(paragraph: str, language: str) -> list[str]:
     return [sentence.strip() for sentence in sentencex.segment(language, paragraph) if not is_blank(sentence)]
 
 
-def words_of(sentence: str, language: str) -> int:
+def word_count(sentence: str, language: str) -> int:
     """How long a sentence is, in words, or in Chinese characters."""
     return len(sentence) if language == CHINESE else len(sentence.split())
 
 
 def pieces_of(sentence: str, language: str, longest: int) -> list[str]:
     """The sentence; one of more than `longest` words, or Chinese characters, is cut in pieces of so many."""
-    if words_of(sentence, language) <= longest:
+    if word_count(sentence, language) <= longest:
         return [sentence]
     words = list(sentence) if language == CHINESE else sentence.split()
     separator = "" if language == CHINESE else " "

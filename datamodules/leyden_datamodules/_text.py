@@ -148,7 +148,8 @@ class TextData(DataModule[TokenWindows]):
         if val_size == 0:
             raise UsageError("val_size is 0; to train on everything that is not tested on, say --data.fold all.")
         for name, size in {"train_size": train_size, "val_size": val_size, "test_size": test_size}.items():
-            _require_size(name, size)
+            if size is not None:
+                require_size(name, size, "a number of tokens, or a share of the text below 1")
         self.level = level
         self.clean = clean
         self.min_freq = min_freq
@@ -268,8 +269,8 @@ class TextData(DataModule[TokenWindows]):
 
     def _pieces(self, split: Split, pairs: int) -> list[tuple[int, int]]:
         """Where a split is, of so many pairs of a token and the next one: the first pair and the end of each piece."""
-        val, test = (_number(size, pairs) for size in (self.val_size, self.test_size))
-        train = pairs - val - test if self.train_size is None else _number(self.train_size, pairs)
+        val, test = (number_of(size, pairs) for size in (self.val_size, self.test_size))
+        train = pairs - val - test if self.train_size is None else number_of(self.train_size, pairs)
         if train < 1 or train + val + test > pairs:
             raise DataError(
                 f"{self._place}: its {pairs + 1} tokens are too few for train_size {self.train_size}, val_size "
@@ -326,16 +327,15 @@ class TextData(DataModule[TokenWindows]):
         return self._loader(split, RowLoader)
 
 
-def _require_size(name: str, size: float | None) -> None:
-    if size is None:
-        return
+def require_size(name: str, size: float, expected: str) -> None:
+    """UsageError unless a size is a number of items or, with a fraction, a share of them."""
     if size < 0 or (isinstance(size, float) and size >= 1):
-        raise UsageError(f"{name} is {size}; it must be a number of tokens, or a share of the text below 1.")
+        raise UsageError(f"{name} is {size}; it must be {expected}.")
 
 
-def _number(size: float, pairs: int) -> int:
-    """How many pairs a size means."""
-    return round(size * pairs) if isinstance(size, float) else size
+def number_of(size: float, count: int) -> int:
+    """How many of `count` items a size means."""
+    return round(size * count) if isinstance(size, float) else size
 
 
 def _integer_type(symbols: int) -> torch.dtype:

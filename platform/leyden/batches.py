@@ -191,6 +191,8 @@ class TokenWindows(NamedTuple):
 
 UNKNOWN_TOKEN, PAD, BOS, EOS = range(4)  # in both vocabularies of a translation
 SPECIALS = (UNKNOWN, "<pad>", "<bos>", "<eos>")
+SPACE = "\u2581"  # what stands for a space within a symbol of level `bpe` or `char`
+CHINESE = "zh"  # the language without spaces between words
 
 
 @dataclass(frozen=True)
@@ -285,14 +287,10 @@ def bytes_of(texts: Sequence[str]) -> Tensor:
     """Texts as UTF-8, (N, L) uint8, padded with 0 to the longest."""
     encoded = [text.encode() for text in texts]
     longest = max(map(len, encoded), default=0)
+    if not longest:  # torch makes no tensor of an empty buffer
+        return torch.zeros(len(texts), 0, dtype=torch.uint8)
     joined = b"".join(each.ljust(longest, b"\0") for each in encoded)
-    return (
-        torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(len(texts), longest) if joined else _no_text(texts)
-    )
-
-
-def _no_text(texts: Sequence[str]) -> Tensor:
-    return torch.zeros(len(texts), 0, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(len(texts), longest)
 
 
 def texts_of(rows: Tensor) -> list[str]:

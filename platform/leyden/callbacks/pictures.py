@@ -126,10 +126,11 @@ class Pictures(Callback):
             _to_trackers(trainer, sheet)
         elif any(isinstance(value, str) for value in records[0].values()):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps(without_tensors(record), ensure_ascii=False) + "\n" for record in records]
+            texts = [without_tensors(record) for record in records]
+            lines = [json.dumps(text, ensure_ascii=False) + "\n" for text in texts]
             path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
             logger.info("sample: %s", lines[0].strip())
-            _texts_to_trackers(trainer, [without_tensors(record) for record in records])
+            _texts_to_trackers(trainer, texts)
 
 
 def draw_record(task: Task[Any], source: Any, index: int, record: Record) -> Image.Image | None:

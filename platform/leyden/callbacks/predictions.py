@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from matplotlib.figure import Figure
+from PIL import Image
 
 from leyden import draw
 from leyden.callbacks.pictures import draw_record
@@ -116,23 +118,10 @@ class Predictions(BasePredictionWriter):
 
     def _save_pictures(self, task: Task[Any], source: Any, index: int, record: Record) -> dict[str, str]:
         """Write the pictures of one prediction; their names in the folder, by what they are."""
-        if not hasattr(source, "picture"):
-            return self._save_figures(task, index, record)
-        name = f"{index:05d}_{Path(source.inputs[index]).stem}"
-        picture = draw_record(task, source, index, record)
-        found = {} if picture is None else {"picture": (f"{name}.png", picture)}
-        if type(task).draw_files is not Task.draw_files:
-            for kind, drawn in task.draw_files(source.picture(index), record).items():
-                found[kind] = (f"{name}_{kind}.png", drawn)
+        found = _drawn(task, source, index, record)
         for file, drawn in found.values():
             draw.save(drawn, self.folder / file)
         return {kind: file for kind, (file, _) in found.items()}
-
-    def _save_figures(self, task: Task[Any], index: int, record: Record) -> dict[str, str]:
-        figures = {kind: (f"{index:05d}_{kind}.png", figure) for kind, figure in task.draw_alone(record).items()}
-        for file, figure in figures.values():
-            draw.save(figure, self.folder / file)
-        return {kind: file for kind, (file, _) in figures.items()}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Lightning's hook: nothing half-written stays."""
@@ -174,6 +163,19 @@ class Predictions(BasePredictionWriter):
             merged = self._shares / "merged"
             torch.save(self.batches, merged)
             merged.replace(self.folder / TENSORS)
+
+
+def _drawn(task: Task[Any], source: Any, index: int, record: Record) -> Mapping[str, tuple[str, Image.Image | Figure]]:
+    """What there is to see of one prediction, with the names of the files, by what it is."""
+    if not hasattr(source, "picture"):
+        return {kind: (f"{index:05d}_{kind}.png", figure) for kind, figure in task.draw_alone(record).items()}
+    name = f"{index:05d}_{Path(source.inputs[index]).stem}"
+    picture = draw_record(task, source, index, record)
+    found = {} if picture is None else {"picture": (f"{name}.png", picture)}
+    if type(task).draw_files is not Task.draw_files:
+        for kind, drawn in task.draw_files(source.picture(index), record).items():
+            found[kind] = (f"{name}_{kind}.png", drawn)
+    return found
 
 
 def _place(entry: dict[str, Any]) -> tuple[int, int]:

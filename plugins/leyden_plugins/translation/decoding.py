@@ -31,9 +31,10 @@ class Decoding:
         longest: Tensor = 2 * lengths + 10
         return longest if self.max_length is None else torch.full_like(lengths, self.max_length)
 
-    def normalised(self, total: Tensor, length: int) -> Tensor:
+    def normalised(self, total: float, length: int) -> float:
         """The score of hypotheses of so many tokens, EOS included, from the sum of their log-probabilities."""
-        return total / float(((5 + length) / 6) ** self.length_penalty)
+        divisor: float = ((5 + length) / 6) ** self.length_penalty
+        return total / divisor
 
 
 @dataclass
@@ -107,7 +108,7 @@ def _gathered(
             if weights is not None:
                 attention[sentence].append(weights[row])
     return [
-        _hypothesis(own, float(decoding.normalised(torch.tensor(score), len(own))), rows)
+        _hypothesis(own, decoding.normalised(score, len(own)), rows)
         for own, score, rows in zip(tokens, total, attention, strict=True)
     ]
 
@@ -154,7 +155,7 @@ def beam(net: Any, source: Tensor, lengths: Tensor, decoding: Decoding) -> list[
             row, sentence = int(origin[group, place]), int(active[group])
             own = [*prefix[row].tolist(), int(token[group, place])]
             weights = [] if attended is None else list(attended[row])
-            score = float(decoding.normalised(candidates[group, place], step))
+            score = decoding.normalised(float(candidates[group, place]), step)
             ended[sentence].append(_hypothesis(own, score, weights))
         alive = [
             group

@@ -11,6 +11,7 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from torchmetrics import Metric
 
+from leyden.batches import CHINESE
 from leyden.errors import UsageError
 
 FIELD, RECORD = "\x1f", "\x1e"  # between the texts of a sentence, and behind each sentence
@@ -131,7 +132,7 @@ def split_words(text: str, language: str, lower: bool) -> list[str]:
     """The words of a sentence for the book's formula, punctuation marks apart; characters in Chinese."""
     text = text.replace("\u202f", " ").replace("\xa0", " ")
     text = text.lower() if lower else text
-    if language == "zh":
+    if language == CHINESE:
         return [character for character in text if not character.isspace()]
     return "".join(f" {sign} " if sign in ",.!?" else sign for sign in text).split()
 

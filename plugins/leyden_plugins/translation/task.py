@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from leyden.batches import BOS, EOS, PAD, UNKNOWN_TOKEN, SentencePairs, TranslationFacts, texts_of
+from leyden.batches import BOS, CHINESE, EOS, PAD, UNKNOWN_TOKEN, SentencePairs, TranslationFacts, texts_of
 from leyden.errors import UsageError
 from leyden.folders import write_text
 from leyden.metrics import Perplexity
@@ -126,8 +126,8 @@ class Translator(Task[SentencePairs]):
         logits: Tensor = self.network(source, lengths, tokens)
         return logits
 
-    def outputs(self, batch: SentencePairs) -> tuple[Tensor, Tensor]:
-        """Of each target token (B, T), 0 where padded: its cross-entropy, and the mean of all symbols', in nats."""
+    def outputs(self, batch: SentencePairs) -> tuple[Tensor, Tensor | None]:
+        """Of each target token (B, T), 0 where padded: its cross-entropy in nats; if smoothing, all symbols' mean."""
         inputs = F.pad(batch.target[:, :-1], (1, 0), value=BOS)
         if self.training and self.scheduled_sampling:
             logits = self._sampled(batch, inputs)
@@ -136,13 +136,14 @@ class Translator(Task[SentencePairs]):
         logs = logits.float().log_softmax(dim=2)
         padded = torch.arange(batch.target.shape[1], device=logs.device) >= batch.target_lengths[:, None]
         losses = -logs.gather(2, batch.target[:, :, None])[:, :, 0]
-        return losses.masked_fill(padded, 0), -logs.mean(dim=2).masked_fill(padded, 0)
+        smoothed = self.training and self.label_smoothing
+        return losses.masked_fill(padded, 0), -logs.mean(dim=2).masked_fill(padded, 0) if smoothed else None
 
-    def loss(self, outputs: tuple[Tensor, Tensor], batch: SentencePairs) -> Tensor:
+    def loss(self, outputs: tuple[Tensor, Tensor | None], batch: SentencePairs) -> Tensor:
         """The mean over the target tokens."""
         losses, spread = outputs
         total = losses.sum()
-        if self.training and self.label_smoothing:
+        if spread is not None:
             total = (1 - self.label_smoothing) * total + self.label_smoothing * spread.sum()
         return total / batch.target_lengths.sum()
 
@@ -150,21 +151,17 @@ class Translator(Task[SentencePairs]):
         """Its target tokens."""
         return int(batch.target_lengths.sum())
 
-    def measure(self, outputs: tuple[Tensor, Tensor], batch: SentencePairs) -> tuple[Tensor, ...]:
+    def measure(self, outputs: tuple[Tensor, Tensor | None], batch: SentencePairs) -> tuple[Tensor, ...]:
         """The mean loss of each row (B,), its target tokens (B,), and in evaluation the translations, packed."""
         measured = outputs[0].sum(dim=1) / batch.target_lengths, batch.target_lengths
         if self.training:
             return measured
         testing = bool(self.trainer.testing)
         found = self._translate(batch.source, batch.source_lengths, self.beam if testing else self.greedy)
-        sources = texts_of(batch.words)
+        sources = [words.split(" ") for words in texts_of(batch.words)]
         rows = zip(sources, found, texts_of(batch.references), strict=True)
         texts = [
-            Translated(
-                self._source(source.split(" ")),
-                self._text(best[0], source.split(" ")),
-                tuple(references.split("\n")),
-            )
+            Translated(self._source(source), self._text(best[0], source), tuple(references.split("\n")))
             for source, best, references in rows
         ]
         return *measured, packed(texts).to(self.device)
@@ -276,7 +273,7 @@ class Translator(Task[SentencePairs]):
     def _record(self, sentences: Sequence[tuple[list[str], list[Hypothesis]]]) -> Record:
         if not sentences:
             return {"translation": "", "score": None}
-        separator = "" if self.facts.target.language == "zh" else " "
+        separator = "" if self.facts.target.language == CHINESE else " "
         record: Record = {
             "translation": separator.join(self._text(found[0], words) for words, found in sentences),
             "score": sum(found[0].score for _, found in sentences) / len(sentences),

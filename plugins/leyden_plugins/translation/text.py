@@ -3,10 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from leyden.batches import Side
+from leyden.batches import CHINESE, SPACE, Side
 
-SPACE = "\u2581"  # what stands for a space within tokens
-CHINESE = "zh"
 _CLOSING = re.compile(r" ([.,!?;:…”»)\]}])")
 _CLOSING_FRENCH = re.compile(r" ([.,…”)\]}])")  # French has a space before the others
 _OPENING = re.compile(r"([(\[{“„¿¡]) ")

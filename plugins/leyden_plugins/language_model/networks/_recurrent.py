@@ -5,6 +5,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from leyden.options import require_positive, require_probability
+
 State = tuple[Tensor, ...]
 
 
@@ -43,11 +45,10 @@ class RecurrentNetwork(nn.Module):
         bidirectional: bool = False,
     ) -> None:
         super().__init__()
-        _require_positive(
-            vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers, embedding_size=embedding_size
-        )
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}, expected a probability from 0 to 1.")
+        require_positive(vocab_size=vocab_size, hidden_size=hidden_size, num_layers=num_layers)
+        if embedding_size is not None:
+            require_positive(embedding_size=embedding_size)
+        require_probability(dropout=dropout)
         if tied_weights and embedding_size != hidden_size:
             raise ValueError(
                 f"tied_weights needs an embedding_size that equals hidden_size; they are {embedding_size} and "
@@ -89,9 +90,3 @@ class RecurrentNetwork(nn.Module):
     def _as_layers_take_it(self, state: State | None) -> Any:
         """Only an LSTM takes a tuple."""
         return state[0] if state is not None and len(state) == 1 else state
-
-
-def _require_positive(**sizes: int | None) -> None:
-    for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ValueError(f"{name} is {size}, expected a number of at least 1.")

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from leyden.options import require_positive, require_probability
+
 Tensors = tuple[Tensor, ...]
 Attention = Literal["none", "bahdanau", "dot"]
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -106,12 +108,8 @@ class Seq2Seq(nn.Module):
         tied_weights: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {"hidden_size": hidden_size, "num_layers": num_layers, "embedding_size": embedding_size}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, expected a number of at least 1.")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}, expected a probability from 0 to 1.")
+        require_positive(hidden_size=hidden_size, num_layers=num_layers, embedding_size=embedding_size)
+        require_probability(dropout=dropout)
         if tied_weights and embedding_size != hidden_size:
             raise ValueError(
                 f"tied_weights needs an embedding_size that equals hidden_size; they are {embedding_size} and "

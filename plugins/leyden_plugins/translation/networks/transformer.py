@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from leyden.options import require_positive, require_probability
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -48,19 +50,12 @@ class Transformer(nn.Module):
         tied_weights: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {
-            "model_size": model_size,
-            "num_heads": num_heads,
-            "num_layers": num_layers,
-            "feedforward_size": feedforward_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, expected a number of at least 1.")
+        require_positive(
+            model_size=model_size, num_heads=num_heads, num_layers=num_layers, feedforward_size=feedforward_size
+        )
         if model_size % (2 * num_heads):
             raise ValueError(f"model_size is {model_size}, expected a multiple of twice the num_heads {num_heads}.")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout is {dropout}, expected a probability from 0 to 1.")
+        require_probability(dropout=dropout)
         self.model_size = model_size
         self.num_heads = num_heads
         self.source_embedding = nn.Embedding(source_symbols, model_size)
