@@ -91,7 +91,7 @@ class Columns:
     def finish(self, place: Path) -> Pairs:
         """All pairs. Raises DataError where there are none."""
         if self.left_out:
-            rank_zero_warn(f"{len(self.left_out)} lines were left out. The first: {self.left_out[0]}")
+            rank_zero_warn(f"lines left out: {len(self.left_out)}. The first: {self.left_out[0]}")
         if not self.pairs.first:
             raise DataError(f"{place}: has no sentence pairs.")
         return self.pairs
@@ -232,6 +232,7 @@ class ParallelData(DataModule[SentencePairs]):
                 raise UsageError("there is nothing to test on: test_size is 0.")
             raise self._nothing_for(split, len(corpus.source))
         if split == "train":
+            self._require_ends(corpus, rows)
             return TrainPairs(corpus.source.select(rows), corpus.target.select(rows), self.num_steps)
         return self._evaluation(corpus, rows)
 
@@ -260,7 +261,7 @@ class ParallelData(DataModule[SentencePairs]):
         whole = [sentences_of(text, language) for text in texts]
         split = [[piece for each in text for piece in pieces_of(each, language, self.max_words)] for text in whole]
         if cut := sum(word_count(each, language) > self.max_words for text in whole for each in text):
-            rank_zero_warn(f"{cut} sentences of more than max_words {self.max_words} are translated in pieces.")
+            rank_zero_warn(f"sentences of more than max_words {self.max_words}, translated in pieces: {cut}")
         flat = tokeniser.normalise([sentence for sentences in split for sentence in sentences])
         tokens, symbols = iter(tokeniser.encode(flat)), iter(tokeniser.split(flat))
         numbers = [[next(tokens) for _ in sentences] for sentences in split]
@@ -273,6 +274,21 @@ class ParallelData(DataModule[SentencePairs]):
                     "translated as they are, and may go wrong."
                 )
         return Sources(texts, numbers, words)
+
+    def _require_ends(self, corpus: Corpus, rows: Tensor) -> None:
+        """Sentences that are cut to num_steps lose their end, and where none has one, no translation would ever end."""
+        if self.num_steps is None:
+            return
+        ends = [side.lengths[rows] <= self.num_steps for side in (corpus.source, corpus.target)]
+        cut = len(rows) - int((ends[0] & ends[1]).sum())
+        if not ends[1].any():
+            shortest = int(corpus.target.lengths[rows].min())
+            raise UsageError(
+                f"num_steps is {self.num_steps}, which cuts the end off every target sentence of the training split: "
+                f"the shortest has {shortest} tokens, its end included. Use a greater --data.num_steps, or null."
+            )
+        if cut:
+            rank_zero_warn(f"of {len(rows)} training pairs {cut} are cut to num_steps {self.num_steps} tokens.")
 
     def _nothing_for(self, split: Split, pairs: int) -> DataError:
         return DataError(
@@ -296,7 +312,7 @@ class ParallelData(DataModule[SentencePairs]):
         if not long:
             return pairs
         rank_zero_warn(
-            f"{len(long)} pairs with a sentence of more than max_words {self.max_words} were left out. The first: "
+            f"pairs left out for a sentence of more than max_words {self.max_words}: {len(long)}. The first: "
             f"{pairs.where[long[0]]}"
         )
         if len(long) == len(pairs.first):
@@ -436,7 +452,7 @@ def _save_corpus(path: Path, corpus: Corpus) -> None:
     """A cache that cannot be written is none."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
+        with replacing(path, shared=True) as unfinished, unfinished.open("wb") as file:
             np.savez(
                 file,
                 facts=json.dumps(corpus.facts.to_primitives()),

@@ -1,5 +1,6 @@
 """What the data modules of texts share: reading, vocabulary, splits, and prompts for `predict`."""
 
+import logging
 import re
 import sys
 from abc import abstractmethod
@@ -24,13 +25,15 @@ from leyden.folds import Fold
 from leyden_datamodules._windows import EvaluationRows, FreeWindows, RowLoader, TrainingRows, WindowLoader
 
 Size = int | float
+logger = logging.getLogger("leyden")
 SHOWN_SYMBOLS = 10  # in one warning
 _NO_LETTERS = re.compile("[^A-Za-z]+")
+_LIKE_A_FILE = re.compile(r"\S*/\S*|\S+\.[A-Za-z]\w{1,4}")
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text with lines that end in \\n. Raises DataError naming the file and, for other bytes, their offset."""
+    """A UTF-8 text with lines that end in \\n. Raises DataError naming the file and, for other bytes, their line."""
     try:
         return decode(path.read_bytes(), str(path))
     except OSError as error:
@@ -38,12 +41,13 @@ def read_text(path: Path) -> str:
 
 
 def decode(content: bytes, where: str) -> str:
-    """Bytes as text. Raises DataError that says where they are from and at which offset they are not UTF-8."""
+    """Bytes as text. Raises DataError that says where they are from and in which line they are not UTF-8."""
     try:
         return content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        found = content[error.start : error.end].hex()
-        raise DataError(f"{where}: byte {error.start} ({found}) is not UTF-8. Convert it to UTF-8.") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        found = content[error.start]
+        raise DataError(f"{where}, line {line}: the byte {found:#04x} is not UTF-8. Convert it to UTF-8.") from error
 
 
 def symbols_of(text: str, level: str, clean: bool) -> Sequence[str]:
@@ -357,11 +361,15 @@ def prompts(inputs: Iterable[str], trainer: Trainer | None) -> Iterator[tuple[st
         elif _is_file(given):
             yield from _lines(read_text(Path(given)), given)
         else:
+            if _LIKE_A_FILE.fullmatch(given):
+                rank_zero_warn(f"input {number}: there is no file {given!r}; it is taken for a text.")
             yield f"input {number}", given
 
 
 def _standard_input(trainer: Trainer | None) -> bytes:
     """Read by the first process for all: they share it."""
+    if trainer is None or trainer.is_global_zero:
+        logger.info("reading texts from standard input, to its end")
     if trainer is None:
         return sys.stdin.buffer.read()
     content = sys.stdin.buffer.read() if trainer.is_global_zero else b""

@@ -1,6 +1,7 @@
 """Writing into folders: early refusal, and files that are whole or not there."""
 
 import csv
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,9 +30,13 @@ def not_writable(folder: Path, error: OSError) -> LeydenError:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, which takes its place when all is written and vanishes when that fails."""
-    temporary = path.with_name(f".{path.name}.part")
+def replacing(path: Path, shared: bool = False) -> Iterator[Path]:
+    """A name beside `path` to write to, which takes its place when all is written and vanishes when that fails.
+
+    shared: other processes may write the same file at the same time.
+    """
+    own = f".{os.uname().nodename}.{os.getpid()}" if shared else ""
+    temporary = path.with_name(f".{path.name}{own}.part")
     try:
         yield temporary
         temporary.replace(path)

@@ -203,7 +203,7 @@ TABLES = {
     b"img_name,label,xmin,ymin,xmax\n": "line 1: lacks ymax; expected the columns img_name,",
     b"0.png,0,1,1,9,9\n": "line 1: lacks img_name, .* found 0.png,0,1,1,9,9",
     f"{HEADER}\n\n".encode(): "has no rows",
-    f"{HEADER}\n0.png,0,1,1,9,\xff".encode("latin-1"): "byte .* is not UTF-8",
+    f"{HEADER}\n0.png,0,1,1,9,\xff".encode("latin-1"): "the byte .* is not UTF-8",
 }
 
 

@@ -162,5 +162,5 @@ def test_a_bad_line_is_named(root: Path) -> None:
         file.write("no tab\n")
     with pytest.raises(DataError, match=r"fra\.txt, line 161: has no tab"):
         loaded(**arguments)
-    with pytest.warns(UserWarning, match=r"1 lines were left out\. The first: .*fra\.txt, line 161"):
+    with pytest.warns(UserWarning, match=r"lines left out: 1\. The first: .*fra\.txt, line 161"):
         loaded(**arguments, on_error="skip")

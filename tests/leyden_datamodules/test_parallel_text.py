@@ -151,7 +151,7 @@ def test_max_pairs_reads_the_beginning(path: Path, tmp_path: Path) -> None:
     two = ParallelText(root=str(tmp_path / "text.en"), second=str(tmp_path / "text.fr"), max_pairs=2)
     assert two._pairs.first == [pair[0] for pair in PAIRS[:2]]
     for options in ({"root": str(path)}, {"root": two.root, "second": two.second}):
-        with pytest.warns(UserWarning, match="^1 lines were left out"):
+        with pytest.warns(UserWarning, match="^lines left out: 1"):
             found = ParallelText(**options, max_pairs=3, on_error="skip")._pairs  # type: ignore[arg-type]
         assert found.first == [pair[0] for pair in PAIRS[:3]]
 
@@ -170,23 +170,23 @@ def test_tokens_are_the_sentence_and_its_end(path: Path) -> None:
 
 
 def test_num_steps_gives_all_batches_one_length(path: Path) -> None:
-    data = read(write(path, PAIRS), num_steps=6, batch_size=32, **SIZES)
-    assert facts_of(data).num_steps == 6
+    data = read(write(path, PAIRS), num_steps=8, batch_size=32, **SIZES)
+    assert facts_of(data).num_steps == 8
     batches = [*data.train_dataloader(), *data.test_dataloader()]
-    assert {(batch.source.shape[1], batch.target.shape[1]) for batch in batches} == {(6, 6)}
+    assert {(batch.source.shape[1], batch.target.shape[1]) for batch in batches} == {(8, 8)}
     free = read(path, **SIZES)
     assert replace(facts_of(data), num_steps=None) == facts_of(free)
     cut, whole = everything(data, "train"), everything(free, "train")
-    assert torch.equal(cut.source, whole.source[:, :6])
-    assert cut.source_lengths.tolist() == whole.source_lengths.clamp(max=6).tolist()
+    assert torch.equal(cut.source, whole.source[:, :8])
+    assert cut.source_lengths.tolist() == whole.source_lengths.clamp(max=8).tolist()
 
 
-def test_num_steps_shorter_than_all_sentences_leaves_no_end(path: Path) -> None:
-    data = read(write(path, PAIRS), num_steps=1, **SIZES)
-    batch = everything(data, "train")
-    assert batch.source.shape[1] == 1
-    assert (batch.source_lengths == 1).all()
-    assert not (batch.source == EOS).any()
+def test_num_steps_that_cut_off_every_end_are_refused(path: Path) -> None:
+    write(path, PAIRS)
+    with pytest.raises(UsageError, match=r"num_steps is 3, .* every target sentence .* the shortest has 7 tokens"):
+        read(path, num_steps=3, **SIZES)
+    with pytest.warns(UserWarning, match=r"^of \d+ training pairs \d+ are cut to num_steps 8 tokens"):
+        read(path, num_steps=8, **SIZES)
 
 
 def test_training_batches_are_of_like_lengths_without_num_steps(path: Path) -> None:
@@ -450,9 +450,9 @@ def test_tokens_of_many_pairs_are_kept(many: Path, cache: Path, monkeypatch: pyt
     again = read(many)
     assert same(first, again)
     assert file.stat().st_mtime_ns == before
-    cut = read(many, num_steps=4)
-    assert facts_of(cut) == replace(facts_of(first), num_steps=4), "batches are cut from the same tokens"
-    assert everything(cut, "train").source.shape[1] == 4
+    cut = read(many, num_steps=8)
+    assert facts_of(cut) == replace(facts_of(first), num_steps=8), "batches are cut from the same tokens"
+    assert everything(cut, "train").source.shape[1] == 8
 
 
 def test_few_pairs_are_not_kept(many: Path, cache: Path) -> None:
@@ -644,7 +644,7 @@ def test_a_file_of_many_lines(path: Path) -> None:
 
 
 def test_a_long_sentence_is_translated_in_pieces() -> None:
-    with pytest.warns(UserWarning, match="^1 sentences of more than max_words 3 are translated in pieces") as found:
+    with pytest.warns(UserWarning, match="^sentences of more than max_words 3, translated in pieces: 1") as found:
         source = inputs("the river the house the", "the river", max_words=3)
     assert len(found) == 1
     assert rows(source) == [
@@ -680,9 +680,21 @@ def test_processes_share_standard_input(monkeypatch: pytest.MonkeyPatch) -> None
     assert broadcast == [b""], "only the first process reads"
 
 
+@pytest.mark.parametrize("name", ["lines.txt", "folder/lines", "lines.jsonl"])
+def test_a_mistyped_name_of_a_file_is_translated_with_a_warning(name: str) -> None:
+    with pytest.warns(UserWarning, match=rf"^input 1: there is no file '{name}'; it is taken for a text"):
+        assert inputs(name).inputs == [name]
+
+
+@pytest.mark.parametrize("text", ["the.", "3.5", "and / or", "e.g. this", "house", ""])
+@pytest.mark.filterwarnings("error")
+def test_a_text_is_not_taken_for_the_name_of_a_file(text: str) -> None:
+    assert inputs(text).inputs == [text]
+
+
 def test_texts_that_are_not_utf8(path: Path) -> None:
     path.write_bytes(b"the\nriver\xe9\n")
-    with pytest.raises(DataError, match=r"pairs\.tsv: byte 9 \(e9\) is not UTF-8"):
+    with pytest.raises(DataError, match=r"pairs\.tsv, line 2: the byte 0xe9 is not UTF-8"):
         inputs(str(path))
     with pytest.raises(UsageError, match=r"^input 2 is not UTF-8: 'caf.udce9'\."):
         inputs("the", "caf\udce9")  # what Python makes of such an argument
@@ -707,7 +719,7 @@ def test_nothing_to_translate(path: Path, content: bytes) -> None:
         (b"Go.\tVa !\n \tQui ?\n", r"pairs\.tsv, line 2: its first sentence is empty"),
         ("Go.\tVa !\n\u200b\u00ad\tQui ?\n".encode(), r"pairs\.tsv, line 2: its first sentence is empty"),
         ("Go.\tVa !\nWho?\t\u202f\t\n".encode(), r"pairs\.tsv, line 2: its second sentence is empty"),
-        (b"Go.\tVa !\nWho?\tO\xf9 ?\n", r"pairs\.tsv: byte 15 \(f9\) is not UTF-8"),
+        (b"Go.\tVa !\nWho?\tO\xf9 ?\n", r"pairs\.tsv, line 2: the byte 0xf9 is not UTF-8"),
         (b"", r"pairs\.tsv: is empty"),
         (b"\xef\xbb\xbf\n", r"pairs\.tsv: is empty"),
         (b"\n \n\r\n", r"pairs\.tsv: is empty"),
@@ -725,9 +737,7 @@ def test_bad_lines_may_be_left_out(path: Path) -> None:
     path.write_text("\n".join([*lines[:80], "no tab", "\tQui ?", *lines[80:], "Who?\t "]), encoding="utf-8")
     with pytest.raises(DataError, match=r"line 81: has no tab.*--data\.on_error skip"):
         read(path, **SIZES)
-    with pytest.warns(
-        UserWarning, match=r"^3 lines were left out\. The first: .*pairs\.tsv, line 81: has no tab"
-    ) as found:
+    with pytest.warns(UserWarning, match=r"^lines left out: 3\. The first: .*pairs\.tsv, line 81: has no tab") as found:
         data = read(path, on_error="skip", **SIZES)
     assert len(found) == 1
     assert same(data, read(write(path, PAIRS), **SIZES))
@@ -736,7 +746,7 @@ def test_bad_lines_may_be_left_out(path: Path) -> None:
 def test_a_file_of_bad_lines_alone(path: Path) -> None:
     path.write_text("one\ntwo\n")
     with (
-        pytest.warns(UserWarning, match="2 lines were left out"),
+        pytest.warns(UserWarning, match="lines left out: 2"),
         pytest.raises(DataError, match=r"pairs\.tsv: has no sentence pairs"),
     ):
         read(path, on_error="skip")
@@ -746,13 +756,13 @@ def test_a_file_of_bad_lines_alone(path: Path) -> None:
 def test_a_sentence_of_very_many_words_is_left_out(path: Path, gap: str) -> None:
     long = gap.join(["word"] * 10_000)
     write(path, [*PAIRS[:5], ("short", long), *PAIRS[5:], (long, "short")])
-    with pytest.warns(UserWarning, match=r"^2 pairs .* max_words 200 were left out\..*pairs\.tsv, line 6$") as found:
+    with pytest.warns(UserWarning, match=r"^pairs left out .* max_words 200: 2\..*pairs\.tsv, line 6$") as found:
         data = read(path, **SIZES)
     assert len(found) == 1
     assert sum(len(data.splits[split]) for split in SPLITS) == 160
     write(path, [("short", long)])
     with (
-        pytest.warns(UserWarning, match="1 pairs"),
+        pytest.warns(UserWarning, match="pairs left out .*: 1"),
         pytest.raises(UsageError, match="max_words is 200, and every pair has a longer sentence"),
     ):
         read(path)
@@ -760,7 +770,7 @@ def test_a_sentence_of_very_many_words_is_left_out(path: Path, gap: str) -> None
 
 def test_sentences_of_max_words_are_kept(path: Path) -> None:
     write(path, [*PAIRS, (" ".join(["word"] * 12), "mot"), ("word", " ".join(["mot"] * 13))])
-    with pytest.warns(UserWarning, match=r"^1 pairs .*line 162$"):
+    with pytest.warns(UserWarning, match=r"^pairs left out .*: 1\. .*line 162$"):
         data = read(path, "fit", max_words=12, fold="all", test_size=0)
     assert len(data.splits["train"]) == 161
 

@@ -240,7 +240,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_text(path: Path) -> None
         ),
         (b"ab" * 50, {"sampling": "every", "test_size": 0}, r"its val part has 6 tokens; 33 are needed"),
         (b"ab" * 4, {"val_size": 0.05, "num_steps": 2}, r"text\.txt: its val part has 1 tokens; 2 are needed"),
-        (b"abcd\xe9fg", {}, r"text\.txt: byte 4 \(e9\) is not UTF-8"),
+        (b"abcd\xe9fg", {}, r"text\.txt, line 1: the byte 0xe9 is not UTF-8"),
         (b"a" * 100, {}, r"text\.txt: its training text is nothing but 'a'"),
         (b"ab" * 50, {"val_size": 60, "test_size": 50}, r"its 100 tokens are too few .* val_size 60 and test_size 50"),
         (b"ab" * 50, {"train_size": 200}, r"its 100 tokens are too few for train_size 200"),
@@ -372,10 +372,10 @@ def test_an_empty_line_is_named(path: Path) -> None:
 
 def test_prompts_that_are_not_utf8(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_bytes(b"ab\xff")
-    with pytest.raises(DataError, match=r"text\.txt: byte 2 \(ff\) is not UTF-8"):
+    with pytest.raises(DataError, match=r"text\.txt, line 1: the byte 0xff is not UTF-8"):
         prompts(str(path))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\x80")))
-    with pytest.raises(DataError, match=r"standard input: byte 0 \(80\) is not UTF-8"):
+    with pytest.raises(DataError, match=r"standard input, line 1: the byte 0x80 is not UTF-8"):
         prompts("-")
 
 

@@ -470,7 +470,8 @@ def test_layouts_without_names_of_classes_are_taken_for_voc(
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "lists no images"), (b" \n\n", "lists no images"), (b"a\xff", "byte 1 .* not UTF-8")]
+    ("content", "message"),
+    [(b"", "lists no images"), (b" \n\n", "lists no images"), (b"a\xff", "the byte .* not UTF-8")],
 )
 def test_bad_lists(arguments: dict[str, Any], root: Path, split: Any, content: bytes, message: str) -> None:
     (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(content)

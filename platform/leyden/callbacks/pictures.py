@@ -190,13 +190,18 @@ def _texts_to_trackers(trainer: Trainer, records: list[Record]) -> None:
             _attempt(tracker.log_table, "samples", columns, rows)
         elif isinstance(tracker, TensorBoardLogger):
             lines = [columns, ["---"] * len(columns), *rows]
-            table = "\n".join("| " + " | ".join(line).replace("\n", " ") + " |" for line in lines)
-            tracker.experiment.add_text("samples", table, trainer.global_step)
+            table = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+            _attempt(tracker.experiment.add_text, "samples", table, trainer.global_step)
 
 
 def _cell(value: Any) -> str:
     """A value in a table; of several texts each on its own."""
     return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _escaped(cell: str) -> str:
+    """A cell of a Markdown table."""
+    return cell.replace("|", r"\|").replace("\n", " ")
 
 
 def _attempt(action: Any, *arguments: Any) -> None:

@@ -17,8 +17,8 @@ class Decoding:
 
     beam_size: hypotheses that are kept; 1 takes the likeliest token each time. length_penalty: alpha of Wu et al.,
     "Google's neural machine translation system", 2016, 7: scores are divided by ((5 + length) / 6)^alpha; 0 prefers
-    short translations. max_length: tokens of a translation at most; None allows twice those of the source and 10.
-    avoid_unknown: never tell <unk>.
+    short translations. max_length: tokens of a translation at most, its end (EOS) included, which is told there
+    however unlikely it is; None allows twice those of the source and 10. avoid_unknown: never tell <unk>.
     """
 
     beam_size: int = 1
@@ -46,13 +46,16 @@ class Hypothesis:
     attention: Tensor | None
 
 
-def _likeliest(logits: Tensor, count: int, decoding: Decoding) -> tuple[Tensor, Tensor]:
+def _likeliest(logits: Tensor, count: int, decoding: Decoding, last: Tensor) -> tuple[Tensor, Tensor]:
     """The `count` likeliest tokens of each row that may be told (N, count), and before them their log-probabilities.
 
-    To compute these of all tokens takes longer than a small network's step.
+    To compute these of all tokens takes longer than a small network's step. last: (N,) bool, the rows of translations
+    that are as long as they may be: nothing but EOS may be told. The logits are written over.
     """
     found = logits.float()
     total = found.logsumexp(dim=1, keepdim=True)
+    if last.any():
+        found[last, :EOS] = found[last, EOS + 1 :] = -torch.inf
     found[:, [PAD, BOS]] = -torch.inf
     if decoding.avoid_unknown:
         found[:, UNKNOWN_TOKEN] = -torch.inf
@@ -84,11 +87,11 @@ def greedy(net: Any, source: Tensor, lengths: Tensor, decoding: Decoding) -> lis
     told: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each step: sentences, tokens, attention
     for step in range(1, int(longest.max()) + 1):
         logits, attention, state = net.step(tokens, state, memory)
-        best, likeliest = _likeliest(logits, 1, decoding)
+        best, likeliest = _likeliest(logits, 1, decoding, longest[active] <= step)
         tokens = likeliest[:, 0]
         total[active] += best[:, 0]
         told.append((active, tokens, attention))
-        going = ((tokens != EOS) & (longest[active] > step)).nonzero()[:, 0]
+        going = (tokens != EOS).nonzero()[:, 0]
         if len(going) == 0:
             break
         if len(going) < len(active):
@@ -121,7 +124,8 @@ def _hypothesis(tokens: list[int], score: float, attention: list[Tensor]) -> Hyp
 def beam(net: Any, source: Tensor, lengths: Tensor, decoding: Decoding) -> list[list[Hypothesis]]:
     """Beam search: of all continuations of the hypotheses that are kept, the likeliest are kept.
 
-    A hypothesis ends when EOS is among the likeliest continuations; a sentence ends when `beam_size` have.
+    A hypothesis ends when EOS is among the likeliest continuations; a sentence ends when `beam_size` have. Nothing is
+    found for a sentence only where the logits are not numbers (NaN).
     """
     size, count, device = decoding.beam_size, len(source), source.device
     memory, state = net.encode(source, lengths)
@@ -139,18 +143,18 @@ def beam(net: Any, source: Tensor, lengths: Tensor, decoding: Decoding) -> list[
         logits, attention, state = net.step(tokens, state, memory)
         # no more than twice `size` continuations of one hypothesis can be among all likeliest
         width = min(2 * size, logits.shape[1])
-        logs, likeliest = _likeliest(logits, width, decoding)
+        last = longest[active] <= step
+        logs, likeliest = _likeliest(logits, width, decoding, last.repeat_interleave(size))
         every = (scores.view(-1, 1) + logs).view(len(active), -1)
         candidates, places = every.topk(min(2 * size, every.shape[1]), dim=1)
         first = torch.arange(len(active), device=device)[:, None] * size
         origin, token = places // width + first, likeliest.view(len(active), -1).gather(1, places)
         if attention is not None:
             attended = attention[:, None] if attended is None else torch.cat((attended, attention[:, None]), dim=1)
-        ends, last = token == EOS, longest[active] <= step
+        ends = token == EOS
         going_on = candidates.masked_fill(ends, -torch.inf)
         scores, kept = going_on.topk(min(size, going_on.shape[1]), dim=1)
-        # what ends now, among the `size` likeliest; at the greatest length, whatever is there
-        ending = candidates[:, :size].isfinite() & (ends[:, :size] | last[:, None])
+        ending = candidates[:, :size].isfinite() & ends[:, :size]
         for group, place in ending.nonzero().tolist():
             row, sentence = int(origin[group, place]), int(active[group])
             own = [*prefix[row].tolist(), int(token[group, place])]

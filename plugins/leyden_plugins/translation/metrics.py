@@ -61,8 +61,8 @@ class TranslationScores(Metric):
             return BLEU(lowercase=self.lower, trg_lang=self.language), CHRF(lowercase=self.lower)
         except (ImportError, RuntimeError) as error:
             raise UsageError(
-                f"sacrebleu cannot divide {self.language} into words: {error} Try pip install "
-                f"'sacrebleu[{self.language}]'."
+                f"sacrebleu needs more libraries to divide {self.language} into words: pip install "
+                f"'sacrebleu[{self.language}]'"
             ) from error
 
     def update(self, texts: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Translator: translates sentences of one language into another."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,7 +23,8 @@ from leyden_plugins.translation.drawing import attention_figure
 from leyden_plugins.translation.metrics import Translated, TranslationScores, packed, tabbed, unpacked
 from leyden_plugins.translation.text import detokenise, label, words_of
 
-ROWS_AT_ONCE = 4096  # hypotheses that are decoded together
+ROWS_AT_ONCE = 512  # hypotheses that are decoded together; on a CPU more take longer
+TOKENS_AT_ONCE = 32_768  # hypotheses times tokens of the longest source
 
 
 class Translator(Task[SentencePairs]):
@@ -40,7 +42,7 @@ class Translator(Task[SentencePairs]):
             reference's (Bengio et al., "Scheduled sampling for sequence prediction", 2015).
         beam_size: hypotheses kept by the test and `predict`; 1 takes the likeliest token each time.
         length_penalty: scores are divided by ((5 + length) / 6)^length_penalty; 0 prefers short translations.
-        max_length: tokens of a translation at most; null allows twice those of the source and 10.
+        max_length: tokens of a translation at most, its end included; null allows twice those of the source and 10.
         unknown: a token that is <unk>: `keep` writes it so, `avoid` never tells it, `copy` writes the source word that
             had most attention.
         n_best: `predict` gives so many translations of each sentence, at most beam_size.
@@ -238,16 +240,24 @@ class Translator(Task[SentencePairs]):
         return torch.stack(found, dim=1)
 
     def _translate(self, source: Tensor, lengths: Tensor, decoding: Decoding) -> list[list[Hypothesis]]:
-        """The best translations of each row, which is one sentence."""
-        return translate(self.network, source, lengths, decoding)
+        """The best translations of each row, which is one sentence. Raises UsageError where there is none."""
+        found = translate(self.network, source, lengths, decoding)
+        if all(row and math.isfinite(row[0].score) for row in found):
+            return found
+        raise UsageError(
+            "the network's logits are not numbers (NaN): its weights are of a training that diverged. Take an earlier "
+            "checkpoint, or train again with a smaller learning rate."
+        )
 
     def _translate_all(self, sentences: Sequence[list[int]]) -> list[list[Hypothesis]]:
         """The same of sentences of any number and length, in their order; those of like lengths together."""
         order = sorted(range(len(sentences)), key=lambda place: len(sentences[place]))
-        rows = max(1, ROWS_AT_ONCE // self.beam.beam_size)
         found: list[list[Hypothesis]] = [[] for _ in sentences]
-        for start in range(0, len(order), rows):
-            places = order[start : start + rows]
+        while order:
+            # the longest come first, so that what does not fit in memory fails at once
+            rows = min(ROWS_AT_ONCE, TOKENS_AT_ONCE // len(sentences[order[-1]])) // self.beam.beam_size
+            places = order[-max(1, rows) :]
+            del order[-len(places) :]
             lengths = torch.tensor([len(sentences[place]) for place in places], device=self.device)
             longest = int(lengths.max())
             padded = [sentences[place] + [PAD] * (longest - len(sentences[place])) for place in places]

@@ -7,8 +7,9 @@ from leyden.batches import CHINESE, SPACE, Side
 
 _CLOSING = re.compile(r" ([.,!?;:…”»)\]}])")
 _CLOSING_FRENCH = re.compile(r" ([.,…”)\]}])")  # French has a space before the others
-_OPENING = re.compile(r"([(\[{“„¿¡]) ")
-_QUOTED = re.compile(r'(^| )" (.*?) "(?= |$)')
+_OPENING = re.compile(r"([(\[{“„«¿¡]) ")
+_OPENING_FRENCH = re.compile(r"([(\[{“„]) ")
+_QUOTED = re.compile(r'(^|[ (\[{])" (.*?) "(?=[ .,!?;:…)\]}]|$)')
 _BESIDE_CHINESE = re.compile(r" ?([\u3400-\u9fff\uf900-\ufaff。，！？：；、（）《》「」“”]) ?")
 
 
@@ -31,5 +32,5 @@ def detokenise(words: Sequence[str], language: str) -> str:
     text = " ".join(words)
     if language == CHINESE:
         return _BESIDE_CHINESE.sub(r"\1", text)
-    closing = _CLOSING_FRENCH if language == "fr" else _CLOSING
-    return _QUOTED.sub(r'\1"\2"', _OPENING.sub(r"\1", closing.sub(r"\1", text)))
+    opening, closing = (_OPENING_FRENCH, _CLOSING_FRENCH) if language == "fr" else (_OPENING, _CLOSING)
+    return _QUOTED.sub(r'\1"\2"', opening.sub(r"\1", closing.sub(r"\1", text)))

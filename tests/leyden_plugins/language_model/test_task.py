@@ -463,7 +463,7 @@ def test_another_vocabulary_is_refused_by_its_size_and_first_difference(
     [
         (["--data.root", "empty.txt"], "empty.txt: is empty"),
         (["--data.root", "short.txt"], "short.txt: its train part has"),
-        (["--data.root", "latin.txt"], "latin.txt: byte 1 (e9) is not UTF-8"),
+        (["--data.root", "latin.txt"], "latin.txt, line 1: the byte 0xe9 is not UTF-8"),
         (["--data.root", "nowhere.txt"], "nowhere.txt: no such file"),
         (["--model.temperature", "-1"], "temperature is -1"),
         (["--model.temperature=1", "--model.top_k=99"], "top_k is 99, but the vocabulary has only"),

@@ -216,6 +216,14 @@ def test_a_text_of_several_sentences_is_translated_one_by_one_and_rejoined_and_n
     assert records[2]["translation"] == alone[2]["translation"]
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_network_that_diverged_is_no_translator(beam_size: int) -> None:
+    task = make_task(beam_size=beam_size)
+    next(iter(task.network.parameters())).data.fill_(torch.nan)
+    with pytest.raises(UsageError, match=r"^the network's logits are not numbers \(NaN\): .* diverged"):
+        predicted(task, make_batch())
+
+
 def test_n_best_translations_of_each_sentence() -> None:
     records = predicted(make_task(beam_size=4, n_best=3), make_batch())
     for record in records:
