@@ -15,6 +15,9 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -23,7 +26,17 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from leyden import names, plugin_files, plugins
 from leyden.batches import Facts
-from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder, RunSummary
+from leyden.callbacks import (
+    Checkpoints,
+    GracefulStop,
+    Pictures,
+    Predictions,
+    RandomState,
+    Report,
+    RunFolder,
+    RunSummary,
+    SameEverywhere,
+)
 from leyden.callbacks.first_checks import FirstChecks
 from leyden.callbacks.plain import BestByLoss, PlainModule
 from leyden.callbacks.predictions import JSONL, TENSORS
@@ -177,6 +190,8 @@ class TrainingCLI(LightningCLI):
             parser.add_argument("--resume", type=str | None, help=text)
             text = "which metric picks the best checkpoint: min:NAME or max:NAME; default: the task's own"
             parser.add_argument("--monitor", type=str | None, help=text)
+            text = "also save within an epoch: 500 every 500 steps, 10m every ten minutes (s, m, h); null: epochs only"
+            parser.add_argument("--save_every", type=str | None, default="10m", help=text)
         else:
             parser.add_argument("--out", type=str | None, help="folder for the results; default: inside the run")
         if self.request.command == "predict":
@@ -235,6 +250,10 @@ class TrainingCLI(LightningCLI):
         chosen = self.config_init.trainer
         trackers = [tracker for tracker in _as_list(chosen.logger) if not isinstance(tracker, bool)]
         kwargs["plugins"] = [*_as_list(chosen.plugins), AtomicCheckpointIO()]
+        own = any(isinstance(plugin, ClusterEnvironment) for plugin in kwargs["plugins"])
+        if not own and not TorchElasticEnvironment.detect() and SLURMEnvironment.detect():
+            # Lightning's own handler of Slurm's signal saves within the handler, which can dead-lock
+            kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         kwargs["callbacks"] = [*_as_list(chosen.callbacks), *self._default_callbacks(chosen)]
         if chosen.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stderr.isatty()
@@ -303,13 +322,16 @@ class TrainingCLI(LightningCLI):
         path = self.request.checkpoint_path
         run = None if path is None else Run.of_checkpoint(path)
         steps = int(self.request.checkpoint.get("global_step", 0))
+        config = self.saved_config()
         found: list[Any] = [
             FirstChecks(),
-            RunFolder(self.experiment, self.saved_config(), run, steps),
+            SameEverywhere(config, "" if path is None else f"{path} (step {steps})"),
+            RunFolder(self.experiment, config, run, steps),
             Pictures(),
             report,
             RunSummary(),
-            GracefulStop(),
+            RandomState(),
+            GracefulStop(self.config.save_every),
         ]
         if not isinstance(self.model, Task):
             found.append(PlainModule())

@@ -6,7 +6,7 @@ fetches a batch. Scaling, normalising and augmenting run on the batch, on the de
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
@@ -168,6 +168,7 @@ class TrainLoader(DataLoader[Any]):
     sampler: ShardedSampler
     batches_given = 0
     trainer: Trainer | None = None
+    on_resumed: Callable[[], None] | None = None  # called once, before the first batch of an epoch that goes on
 
     @property
     def epoch_length(self) -> float:
@@ -182,7 +183,11 @@ class TrainLoader(DataLoader[Any]):
         self.sampler.start = done * (self.batch_size or 1)
         whole = isinstance(self.sampler, ShardedSampler) and hasattr(self.dataset, "__getitems__")
         direct = whole and not self.num_workers and not self.pin_memory
-        for position, batch in enumerate(self._batches() if direct else super().__iter__(), start=done + 1):
+        batches = self._batches() if direct else super().__iter__()
+        if self.on_resumed is not None:
+            self.on_resumed()
+            self.on_resumed = None
+        for position, batch in enumerate(batches, start=done + 1):
             self.batches_given = position if position < length else 0
             yield batch
         self.batches_given = self.sampler.start = 0
@@ -193,19 +198,19 @@ class TrainLoader(DataLoader[Any]):
         source: Any = self.dataset
         size = self.batch_size or 1
         order = list(self.sampler)
-        for start in range(0, len(order), size):
-            yield source.__getitems__(order[start : start + size])
+        return (source.__getitems__(order[start : start + size]) for start in range(0, len(order), size))
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the current epoch were given, and how they were cut."""
         processes = getattr(self.sampler, "num_replicas", 1)  # overfit_batches puts another sampler in its place
-        cut = {"batch_size": self.batch_size or 1, "processes": processes}
+        cut = {"batch_size": self.batch_size or 1, "processes": processes, "items": len(self.dataset)}  # type: ignore[arg-type]
         return {"batches_given": self.batches_given, **cut}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next epoch starts behind these batches. Raises UsageError where batches are now cut otherwise."""
         now = self.state_dict()
-        if changed := [key for key in ("batch_size", "processes") if state["batches_given"] and state[key] != now[key]]:
+        cut = [key for key in now if key != "batches_given" and key in state]
+        if changed := [key for key in cut if state["batches_given"] and state[key] != now[key]]:
             what = ", ".join(f"{key} {state[key]} -> {now[key]}" for key in changed)
             raise UsageError(
                 f"the checkpoint is from the middle of an epoch, and batches are now cut in another way: {what}. "

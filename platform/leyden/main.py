@@ -3,10 +3,11 @@
 import importlib
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 
-from leyden import __version__, plugin_files
+from leyden import __version__, plugin_files, signals
 from leyden.errors import LeydenError, unknown
 
 # command: (module with run(arguments) -> exit status, one line of help)
@@ -74,6 +75,8 @@ def _dispatch(words: list[str]) -> int:
     command, *rest = words
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS)
+    if command == "fit" and threading.current_thread() is threading.main_thread():
+        signals.listen()  # before what takes seconds to import: Slurm's signal would end the process
     with plugin_files.in_use(rest) as words:
         module = importlib.import_module(COMMANDS[command][0])
         status: int = module.run(command, words)

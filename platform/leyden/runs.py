@@ -16,7 +16,7 @@ from leyden.errors import CheckpointError, UsageError
 from leyden.folders import not_writable, replacing
 from leyden.task import SECTION
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,18 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where best.ckpt and last.ckpt are."""
+        """Where best.ckpt, last.ckpt and previous.ckpt are."""
         return self.path / "checkpoints"
 
     @property
     def last(self) -> Path:
         """The newest checkpoint."""
         return self.checkpoints / LAST
+
+    @property
+    def previous(self) -> Path:
+        """The one before the newest, as long as the run is not at its end."""
+        return self.checkpoints / PREVIOUS
 
     @property
     def best(self) -> Path:
@@ -44,7 +49,7 @@ class Run:
     def of_checkpoint(cls, checkpoint: Path) -> "Run | None":
         """The run that a checkpoint lies in; None for a bare checkpoint."""
         run = cls(checkpoint.parent.parent)
-        ours = checkpoint.name in (BEST, LAST) and checkpoint.parent == run.checkpoints
+        ours = checkpoint.name in (BEST, LAST, PREVIOUS) and checkpoint.parent == run.checkpoints
         return run if ours and all((run.path / name).is_file() for name in ("config.yaml", "log.txt")) else None
 
     @classmethod
@@ -157,8 +162,22 @@ def newest_valid_checkpoint(experiment: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
+def _keep(path: Path, name: Path) -> None:
+    """Give a file, if there is one, a second name, in place of what had it."""
+    if not path.is_file():
+        return
+    with replacing(name) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # not every file system has links
+            path.replace(temporary)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name and renames it: a reader sees the old one or the whole new one."""
+    """Writes a checkpoint under a temporary name and renames it: a reader sees the old one or the whole new one.
+
+    The last.ckpt before becomes previous.ckpt: a machine that fails may leave a file that is not whole for all that.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Raises CheckpointError, and leaves the earlier checkpoint as it was, when the disk takes no more."""
@@ -169,6 +188,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+                if target.name == LAST:
+                    _keep(target, target.with_name(PREVIOUS))
         except (OSError, RuntimeError) as error:
             refusal = error if isinstance(error, OSError) else error.__context__  # torch hides what the disk said
             cause = getattr(refusal, "strerror", None) or str(error).partition("\n")[0]

@@ -6,8 +6,10 @@ from leyden.callbacks.graceful_stop import GracefulStop
 from leyden.callbacks.gradient_norms import GradientNorms
 from leyden.callbacks.pictures import Pictures
 from leyden.callbacks.predictions import Predictions
+from leyden.callbacks.random_state import RandomState
 from leyden.callbacks.report import Report
 from leyden.callbacks.run_folder import RunFolder
+from leyden.callbacks.same_everywhere import SameEverywhere
 from leyden.callbacks.summary import RunSummary
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "GradientNorms",
     "Pictures",
     "Predictions",
+    "RandomState",
     "Report",
     "RunFolder",
     "RunSummary",
+    "SameEverywhere",
 ]

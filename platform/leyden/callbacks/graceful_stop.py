@@ -1,8 +1,12 @@
-"""GracefulStop: Ctrl-C or SIGTERM saves at the end of the batch and leaves a run that can be resumed."""
+"""GracefulStop: saves now and then, and on a signal; stops so that the run can be resumed, and asks Slurm to do so."""
 
 import logging
+import os
+import re
 import signal
+import subprocess
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,11 +14,17 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from leyden import signals
+from leyden.agreement import Agreement
 from leyden.callbacks.checkpoints import Checkpoints
 from leyden.callbacks.run_folder import RunFolder
-from leyden.errors import LeydenError
+from leyden.errors import CheckpointError, LeydenError, UsageError
 
 logger = logging.getLogger("leyden")
+
+NOTHING, SAVE, STOP, REQUEUE = range(4)  # what the processes agree on; the greatest wins
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+REQUEUE_SECONDS = 60  # for Slurm's controller to answer
 
 
 class StoppedError(LeydenError):
@@ -24,16 +34,35 @@ class StoppedError(LeydenError):
 
 
 class GracefulStop(Callback):
-    """The handler only sets a flag; a second signal ends the process at once."""
+    """Saves at the end of a batch: every so often, and when Ctrl-C, SIGTERM or SIGUSR1 asks to stop.
 
-    def __init__(self) -> None:
+    A handler only sets a flag, and all processes agree at the same batch; a second signal ends the process at once.
+    After SIGUSR1, which Slurm sends before it takes the machine away, the job is put back into Slurm's queue.
+
+    Args:
+        save_every: `500` saves every 500 optimizer steps, `10m` every ten minutes (s, m, h); None never in between.
+
+    Raises:
+        UsageError: for another save_every.
+    """
+
+    def __init__(self, save_every: str | None = None) -> None:
         self.signal: signal.Signals | None = None
+        self.steps, self.seconds = _interval(save_every)
+        self._agree = Agreement()
+        self._decided = NOTHING
+        self._saved_at_step = 0
+        self._saved_at = 0.0
         self._earlier: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: by now Lightning has set its own handlers."""
-        if threading.current_thread() is threading.main_thread():
-            self._earlier = {name: signal.signal(name, self._set_flag) for name in (signal.SIGINT, signal.SIGTERM)}
+        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self.signal = signals.noted()
+        names = [signal.SIGINT, signal.SIGTERM, *([] if signals.WARNING is None else [signals.WARNING])]
+        self._earlier = {name: signal.signal(name, self._set_flag) for name in names}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
@@ -41,18 +70,26 @@ class GracefulStop(Callback):
         """Lightning's hook. An epoch that has trained its last batch is validated before the run stops."""
         is_last = trainer.is_last_batch
         is_step = is_last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not is_step or not self._asked(trainer):
+        if not is_step:
             return
-        path = _last_checkpoint(trainer)
-        if path is not None:
-            trainer.save_checkpoint(path)
-        if not is_last:
-            raise self._stopped(trainer)
+        self._decided = max(self._decided, self._agree.later(self._wanted(trainer)))
+        by_steps = self.steps is not None and trainer.global_step - self._saved_at_step >= self.steps
+        if self._decided >= STOP:
+            self._save(trainer)
+            if not is_last:
+                self._stop(trainer)
+        elif self._decided == SAVE or by_steps:
+            self._decided = NOTHING
+            if not is_last:  # soon it is saved anyway
+                self._try_to_save(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the epoch before is saved."""
-        if self._asked(trainer):
-            raise self._stopped(trainer)
+        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._decided = max(self._decided, self._agree.now(self._wanted(trainer)))
+        if self._decided >= STOP:
+            self._stop(trainer)
+        self._decided = NOTHING
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: after it Lightning puts back its own handlers, so these must be back before."""
@@ -67,25 +104,77 @@ class GracefulStop(Callback):
             signal.signal(name, handler)
         self._earlier = {}
 
-    def _asked(self, trainer: Trainer) -> bool:
-        """Whether any process was asked: all stop at the same batch."""
-        asked = self.signal is not None
-        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+    def _wanted(self, trainer: Trainer) -> int:
+        """What this process knows of."""
+        if self.signal is not None:
+            return REQUEUE if self.signal is signals.WARNING else STOP
+        if self.seconds is not None and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds:
+            return SAVE
+        return NOTHING
 
-    def _stopped(self, trainer: Trainer) -> StoppedError:
+    def _save(self, trainer: Trainer) -> None:
+        path = _last_checkpoint(trainer)
+        if path is not None:
+            trainer.save_checkpoint(path)
+        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def _try_to_save(self, trainer: Trainer) -> None:
+        """Training goes on without a checkpoint that a full disk does not take: there is the one before."""
+        try:
+            self._save(trainer)
+        except CheckpointError as error:
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # where the others wait
+            self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
+            logger.warning("training goes on: %s", error)
+
+    def _stop(self, trainer: Trainer) -> None:
+        """Raises StoppedError, in all processes."""
+        requeued = ""
+        if self._decided == REQUEUE and trainer.is_global_zero:
+            requeued = _requeue()
+        trainer.strategy.barrier("requeued")  # Slurm ends the job when a process ends with a status of failure
         name = self.signal.name if self.signal else "a signal to another process"
         path = _last_checkpoint(trainer)
         if path is None or not path.is_file():
             saved = "Nothing was saved."
         else:
-            saved = f"Everything is saved in {path}; go on with the same command and --resume auto."
-        return StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}")
+            saved = f"Everything is saved in {path}; {requeued or 'go on with the same command and --resume auto.'}"
+        raise StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}")
 
     def _set_flag(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
         logger.info("%s: saving after this batch (once more to stop at once)", self.signal.name)
+
+
+def _interval(text: str | None) -> tuple[int | None, float | None]:
+    """Steps or seconds."""
+    if text is None:
+        return None, None
+    found = re.fullmatch(r"(\d+)([smh]?)", text)
+    if found is None or int(found[1]) == 0:
+        raise UsageError(
+            f"save_every is {text!r}; it must be a number of optimizer steps (500), a time (30s, 10m, 2h), or null."
+        )
+    number, unit = int(found[1]), found[2]
+    return (None, number * SECONDS[unit]) if unit else (number, None)
+
+
+def _requeue() -> str:
+    """Put this job back into Slurm's queue; what to tell of it. "" where no Slurm runs it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return ""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        command = ["scontrol", "requeue", job]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=REQUEUE_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", "") or error).strip()
+        return f"but scontrol requeue {job} failed ({said}): submit it again, with --resume auto."
+    return f"Slurm starts job {job} again."
 
 
 def _last_checkpoint(trainer: Trainer) -> Path | None:

@@ -1,23 +1,49 @@
 """RunFolder: gives a run its folder, its config, its metrics file and its log."""
 
 import logging
+import socket
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from leyden.agreement import gathered
+from leyden.errors import UsageError
 from leyden.folders import write_text
 from leyden.loggers import MetricsCSV
 from leyden.runs import Run
 from leyden.task import SECTION
 
 logger = logging.getLogger("leyden")
+SHARED_SECONDS = 20.0  # for a network file system to show what another node has written
 
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Whatever the log cannot hold, such as a full disk, is reported by what matters more."""
+
+
+def _require_shared(folder: Path, trainer: Trainer) -> None:
+    """Raises UsageError, in all processes, where one does not see what the first writes into the run's folder."""
+    mark: str = trainer.strategy.broadcast(uuid.uuid4().hex)
+    file = folder / f".seen-by-all.{mark}"
+    if trainer.is_global_zero:
+        write_text(file, mark)
+    trainer.strategy.barrier("written")
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not (seen := file.is_file()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    blind = [host for host, sees in gathered((socket.gethostname(), seen)) if not sees]
+    if trainer.is_global_zero:
+        file.unlink(missing_ok=True)
+    if blind:
+        raise UsageError(
+            f"{folder.resolve()}, where process 0 keeps the run, is not seen on {', '.join(sorted(set(blind)))}: the "
+            "folder of --runs must be on a file system that all nodes share, and the command be started in one place."
+        )
 
 
 class RunFolder(Callback):
@@ -49,6 +75,8 @@ class RunFolder(Callback):
             self.run = Run.create(self.experiment)
         self.run = trainer.strategy.broadcast(self.run)
         assert self.run is not None
+        if trainer.world_size > 1:
+            _require_shared(self.run.path, trainer)
         if not trainer.is_global_zero:
             return
         self._log_file = _LogFile(self.run.path / "log.txt", encoding="utf-8")
@@ -72,6 +100,8 @@ class RunFolder(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's hook; not called after an exception."""
         self._close_log()
+        if self.run is not None and trainer.is_global_zero:
+            self.run.previous.unlink(missing_ok=True)
 
     def _close_log(self) -> None:
         if self._log_file is not None:
