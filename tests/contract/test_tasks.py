@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from leyden import plugins
-from leyden.testing import check_compiled, check_processes, check_task
+from leyden.testing import check_compiled, check_killed, check_processes, check_task
 
 # a frozen network for the losses of style transfer: small, and not trained
 PERCEPTION = ["--model.features=squeezenet1_1", "--model.weights=random"]
@@ -28,6 +28,13 @@ CASES = {
     ),
     "StyleTransfer": ("StylePair", [*PERCEPTION, "--model.optimizer", "Adam", "--model.optimizer.lr", "0.1"]),
 }
+# what draws random numbers at every step: a resumed training draws the same ones
+RANDOM = {
+    "Detector": ["--data.flip=true"],
+    "LanguageModel": ["--model.net.dropout=0.3", "--model.net.num_layers=2"],
+    "Regressor": ["--model.net.dropout=0.3"],
+    "Translator": ["--model.net.dropout=0.3", "--model.scheduled_sampling=0.5"],
+}
 
 
 @pytest.fixture(params=plugins.installed("tasks"), ids=lambda plugin: plugin.qualified_name)
@@ -46,6 +53,12 @@ def test_one_process(case):
 
 def test_two_processes(case):
     check_processes(*case)
+
+
+def test_killed(case, request):
+    *rest, options = case
+    name = request.node.callspec.params["case"].name
+    check_killed(*rest, [*options, *RANDOM.get(name, [])])
 
 
 def test_compiled(case):

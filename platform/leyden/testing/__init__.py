@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from leyden.testing.data import check_data
     from leyden.testing.networks import check_network, check_trainable
     from leyden.testing.rules import check_documented
+    from leyden.testing.survival import check_killed
     from leyden.testing.tasks import check_compiled, check_processes, check_task
 
 __all__ = [
     "check_compiled",
     "check_data",
     "check_documented",
+    "check_killed",
     "check_network",
     "check_processes",
     "check_task",
@@ -32,6 +34,7 @@ __all__ = [
 _MODULES = {
     "check_data": "data",
     "check_documented": "rules",
+    "check_killed": "survival",
     "check_network": "networks",
     "check_trainable": "networks",
 }

@@ -128,7 +128,9 @@ class StyleTransfer(PerceptualTask):
         if key not in self._targets:
             # what is made in inference mode could not serve in training later
             with torch.inference_mode(False), torch.no_grad():
-                self._targets[key] = self._new_target(batch.contents[place], batch.styles[place], stage)
+                # of one batch or another, a convolution rounds alike only where pixels lie in memory alike
+                content, style = (pictures[place].contiguous() for pictures in (batch.contents, batch.styles))
+                self._targets[key] = self._new_target(content, style, stage)
         return self._targets[key]
 
     def _new_target(self, content: Tensor, style: Tensor, stage: int) -> Target:
