@@ -45,7 +45,7 @@ from leyden.differences import differences
 from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.folders import require_writable, write_text
 from leyden.folds import Fold
-from leyden.loggers import MetricsCSV
+from leyden.loggers import MetricsCSV, guard
 from leyden.memory import keep_freed_memory
 from leyden.messages import explain, require_matching_batches
 from leyden.overhead import NoProfiler, skip_empty_hooks
@@ -248,7 +248,8 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's hook: what every run gets joins what the user named."""
         chosen = self.config_init.trainer
-        trackers = [tracker for tracker in _as_list(chosen.logger) if not isinstance(tracker, bool)]
+        named = [tracker for tracker in _as_list(chosen.logger) if not isinstance(tracker, bool)]
+        trackers = [guard(tracker, waits=self.request.command == "fit") for tracker in named]
         kwargs["plugins"] = [*_as_list(chosen.plugins), AtomicCheckpointIO()]
         own = any(isinstance(plugin, ClusterEnvironment) for plugin in kwargs["plugins"])
         if not own and not TorchElasticEnvironment.detect() and SLURMEnvironment.detect():

@@ -15,6 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
+from leyden import loggers
 from leyden.errors import DataError
 from leyden.loggers import MetricsCSV
 from leyden.main import main
@@ -161,6 +162,103 @@ def test_wandb_works_offline_and_gets_the_same(run_metrics: Any, monkeypatch: py
         assert history[name] == pytest.approx(values), name
     assert any(name.startswith("samples") for name in history)
     assert config["model"]["init_args"]["net"]["init_args"]["activation"] == "sigmoid"
+
+
+def test_a_resumed_run_goes_on_in_its_own_trackers(
+    fit_options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(wandb, "login", lambda **_: False)  # what it says where nobody has logged in
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    trackers = ["--trainer.logger=WandbLogger", "--trainer.logger+=TensorBoardLogger"]
+    for epochs in (1, 2):
+        assert main(["fit", *fit_options, *trackers, f"--trainer.max_epochs={epochs}", "--resume=auto"]) == 0
+        wandb.finish()
+    memory = json.loads(Path("runs/lenet/1/trackers.json").read_text())
+    assert set(memory) == {"WandbLogger", "TensorBoardLogger"}
+    offline = sorted(path.name for path in Path("wandb").glob("offline-run-*"))
+    assert offline
+    assert all(name.endswith(f"-{memory['WandbLogger']}") for name in offline), "one run of wandb, in two pieces"
+    [version] = {path.parent for path in Path("tensorboard").rglob("events.out.tfevents*")}
+    board = EventAccumulator(str(version)).Reload()
+    assert [event.step for event in board.Scalars("val/loss")] == [4, 9]
+
+
+FAILING = """
+from lightning.pytorch.loggers import CSVLogger
+
+class Broken(CSVLogger):
+    def __init__(self, save_dir: str, where: str):
+        super().__init__(save_dir)
+        self.where = where
+
+    @property
+    def experiment(self):
+        if self.where == "experiment":
+            raise ConnectionError("no server")
+        return super().experiment
+
+    def log_metrics(self, metrics, step=None):
+        if self.where == "log_metrics":
+            raise OSError(28, "No space left on device")
+        super().log_metrics(metrics, step)
+
+    def finalize(self, status):
+        if self.where == "finalize":
+            raise RuntimeError("never mind")
+        super().finalize(status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("experiment", "Broken failed (ConnectionError: no server); training goes on."),
+        ("log_metrics", "Broken failed (OSError: [Errno 28] No space left on device); training goes on."),
+        ("finalize", "Broken failed (RuntimeError: never mind); training goes on."),
+    ],
+)
+def test_a_tracker_that_fails_does_not_stop_training(fit_options: list[str], where: str, said: str) -> None:
+    Path("broken.py").write_text(FAILING)
+    options = ["--trainer.logger=broken.Broken", "--trainer.logger.save_dir=x", f"--trainer.logger.where={where}"]
+    with pytest.warns(UserWarning) as warned:
+        assert main(["fit", *fit_options, *options, "--trainer.max_epochs=2"]) == 0
+    assert [str(each.message) for each in warned if "Broken" in str(each.message)] == [said], "one warning is enough"
+    assert "val/loss" in Path("runs/lenet/1/metrics.csv").read_text()
+
+
+def test_a_tracker_that_takes_long_to_fail_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "SLOW_FAILURE", 0.01)
+
+    class Unreachable(MetricsCSV):
+        asked = 0
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            self.asked += 1
+            time.sleep(0.02)
+            raise TimeoutError("no answer")
+
+    tracker: Any = loggers.guard(Unreachable(), waits=False)
+    with pytest.warns(UserWarning, match=r"Unreachable failed \(TimeoutError: no answer\); it is asked no more"):
+        tracker.log_metrics({})
+    tracker.log_metrics({})
+    assert tracker.asked == 1
+
+
+def test_a_full_disk_does_not_lose_the_metrics_that_come_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    metrics = opened()
+    metrics.log_metrics({"x": 1.0}, step=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.warns(UserWarning, match="cannot be written .No space left on device.; training goes on"):
+            metrics.save()
+    metrics.log_metrics({"x": 2.0}, step=1)
+    metrics.flush()
+    assert [float(row["x"]) for row in csv.DictReader(CSV.open())] == [1.0, 2.0]
 
 
 TEXTS = [

@@ -16,6 +16,7 @@ from leyden import draw
 from leyden.callbacks.checkpoints import Checkpoints
 from leyden.callbacks.run_folder import RunFolder
 from leyden.data import DataModule
+from leyden.folders import write_text
 from leyden.loggers import MetricsCSV
 from leyden.rules import require_records
 from leyden.task import Record, Task, without_tensors
@@ -125,12 +126,16 @@ class Pictures(Callback):
             _attempt(draw.save, sheet, path)
             _to_trackers(trainer, sheet)
         elif any(isinstance(value, str) for value in records[0].values()):
-            path.parent.mkdir(parents=True, exist_ok=True)
             texts = [without_tensors(record) for record in records]
             lines = [json.dumps(text, ensure_ascii=False) + "\n" for text in texts]
-            path.with_suffix(".jsonl").write_text("".join(lines), encoding="utf-8")
+            _attempt(_write_samples, path.with_suffix(".jsonl"), "".join(lines))
             logger.info("sample: %s", lines[0].strip())
             _texts_to_trackers(trainer, texts)
+
+
+def _write_samples(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
 
 
 def draw_record(task: Task[Any], source: Any, index: int, record: Record) -> Image.Image | None:
@@ -178,7 +183,7 @@ def _to_trackers(trainer: Trainer, sheet: Image.Image) -> None:
             tracker.log_image("samples", [sheet])
         elif isinstance(tracker, TensorBoardLogger):
             pixels = pil_to_tensor(sheet)
-            tracker.experiment.add_image("samples", pixels, trainer.global_step)
+            _attempt(tracker.experiment.add_image, "samples", pixels, trainer.global_step)
 
 
 def _texts_to_trackers(trainer: Trainer, records: list[Record]) -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from leyden.agreement import gathered
 from leyden.errors import UsageError
 from leyden.folders import write_text
-from leyden.loggers import MetricsCSV
+from leyden.loggers import MetricsCSV, join_run
 from leyden.runs import Run
 from leyden.task import SECTION
 
@@ -87,6 +87,7 @@ class RunFolder(Callback):
         for metrics in trainer.loggers:
             if isinstance(metrics, MetricsCSV):
                 metrics.open(self.run.path / "metrics.csv", self.steps_done)
+        join_run(trainer.loggers, self.run.path / "trackers.json")
         logger.info("run folder: %s", self.run.path)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,3 +120,6 @@ class RunFolder(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: with its config a checkpoint is all that `test` and `predict` need."""
         checkpoint.setdefault(SECTION, {})["config"] = self.config
+        for metrics in trainer.loggers:
+            if isinstance(metrics, MetricsCSV):
+                metrics.flush()
