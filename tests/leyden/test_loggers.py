@@ -222,7 +222,7 @@ class Broken(CSVLogger):
 def test_a_tracker_that_fails_does_not_stop_training(fit_options: list[str], where: str, said: str) -> None:
     Path("broken.py").write_text(FAILING)
     options = ["--trainer.logger=broken.Broken", "--trainer.logger.save_dir=x", f"--trainer.logger.where={where}"]
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match="Broken failed") as warned:
         assert main(["fit", *fit_options, *options, "--trainer.max_epochs=2"]) == 0
     assert [str(each.message) for each in warned if "Broken" in str(each.message)] == [said], "one warning is enough"
     assert "val/loss" in Path("runs/lenet/1/metrics.csv").read_text()
