@@ -1,10 +1,12 @@
 """Speed of translation, on English-French sentence pairs (the folder fra-eng under $LEYDEN_DATA or ./data).
 
-python benchmarks/translation.py [fit|bucketing|decoding|preparing|floor] [--pairs N] [--epochs N] [--threads N]
+python benchmarks/translation.py [fit|bucketing|decoding|preparing|floor] [--pairs N] [--epochs N]
+    [--threads N] [--bf16]
 
 fit: a Transformer (width 256, 3 + 3 layers) in `fit` against a bare loop over the very same batches, with the same
 optimizer and clipping and no metrics, logs and checkpoints. bucketing: training on batches of like lengths against all
-sentences padded to the longest. decoding: greedy translation of 1,000 sentences in batches of 256 against one by one.
+sentences padded to the longest. decoding: greedy translation of 1,000 sentences in batches of 256 against one by one,
+with --bf16 in bf16-mixed as the recipes do.
 preparing: reading, normalising, splitting, byte pairs and tokens of all pairs, and the same from the cache. floor: BLEU
 of the source as it stands and of the translation of the most similar training sentence, on the recipes' test splits.
 """
@@ -111,7 +113,7 @@ def compare_bucketing(pairs: int, epochs: int) -> None:
     )
 
 
-def compare_decoding(pairs: int, epochs: int) -> None:
+def compare_decoding(pairs: int, epochs: int, bf16: bool) -> None:
     """Print how much faster batches are than one sentence after another."""
     with tempfile.TemporaryDirectory() as folder:
         data = EnglishFrench(root=shuffled_file(max(pairs, 4 * SENTENCES), folder), **OPTIONS)
@@ -122,8 +124,9 @@ def compare_decoding(pairs: int, epochs: int) -> None:
     batch = source.__getitems__(source.source.lengths[:SENTENCES].argsort().tolist())
     ratios = []
     for _ in range(epochs):
-        together, batched = _timed(net, batch, BATCH)
-        singly, alone = _timed(net, batch, 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            together, batched = _timed(net, batch, BATCH)
+            singly, alone = _timed(net, batch, 1)
         same = sum(one == other for one, other in zip(batched, alone, strict=True))
         ratios.append(singly / together)
         print(
@@ -204,14 +207,17 @@ def main() -> None:
         "--epochs", type=int, default=3, help="epochs of each loop (of fit the first warms up), or rounds"
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="decode in bf16-mixed")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     if chosen.case == "floor":
         score_floors()
     elif chosen.case == "preparing":
         time_preparing(chosen.epochs)
+    elif chosen.case == "decoding":
+        compare_decoding(chosen.pairs, chosen.epochs, chosen.bf16)
     else:
-        cases_of = {"fit": compare_fit, "bucketing": compare_bucketing, "decoding": compare_decoding}
+        cases_of = {"fit": compare_fit, "bucketing": compare_bucketing}
         cases_of[chosen.case](chosen.pairs, chosen.epochs)
 
 
