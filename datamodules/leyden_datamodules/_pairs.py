@@ -139,13 +139,15 @@ class LengthSampler(ShardedSampler):
 
     def __iter__(self) -> Iterator[int]:
         generator = self.generator()
-        order = torch.tensor(self.order(generator))
+        items = torch.tensor(self.order(generator))
+        order, repeated = items[: self.length], items[self.length :]
         whole = self.batch_size * self.num_replicas
         batches: list[Tensor] = []
         for pool in torch.split(order, whole * POOL):
             batches += torch.split(pool[self.order_by[pool].argsort(stable=True)], whole)
         full = len(order) // whole
         shuffled = [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]
+        batches[-1] = torch.cat((batches[-1], repeated))  # behind what counts
         own = torch.cat([batches[place][self.rank :: self.num_replicas] for place in shuffled])
         return iter(own[self.start :].tolist())
 

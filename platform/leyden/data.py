@@ -144,7 +144,8 @@ class ShardedSampler(DistributedSampler[Any]):
     Process r has the items r, r + world_size, ... of an order that is the same in all, each item once: step k of all
     processes together sees the items that one process sees whose batches are world_size times as large. Shuffled, the
     order depends on seed and epoch alone. In training no process may lack a batch that another one has: where an
-    epoch's last step has fewer items than there are processes, some from the order's beginning come once more.
+    epoch's last step has fewer items than there are processes, the others get an item once more, which does not count
+    (`TrainLoader.repeats`).
     `start` items of the process's own share are left out: those that were seen before training was resumed.
 
     Args:
@@ -170,7 +171,7 @@ class ShardedSampler(DistributedSampler[Any]):
 
     @property
     def repeated(self) -> int:
-        """How many items come twice in an epoch."""
+        """How many processes, the last ones, have nothing new in an epoch's last batch."""
         last = self.length % (self.batch_size * self.num_replicas)
         return self.num_replicas - last if self.shuffle and 0 < last < self.num_replicas else 0
 
@@ -191,6 +192,7 @@ class TrainLoader(DataLoader[Any]):
 
     sampler: ShardedSampler
     batches_given = 0
+    repeats = False  # whether the batch that was given last is but an item that another process has
     trainer: Trainer | None = None
 
     @property
@@ -208,8 +210,14 @@ class TrainLoader(DataLoader[Any]):
         direct = whole and not self.num_workers and not self.pin_memory
         for position, batch in enumerate(self._batches() if direct else super().__iter__(), start=done + 1):
             self.batches_given = position if position < length else 0
+            self.repeats = self._ends_in_repetition and position == len(self)
             yield batch
         self.batches_given = self.sampler.start = 0
+
+    @property
+    def _ends_in_repetition(self) -> bool:
+        sampler: Any = self.sampler  # overfit_batches puts in another one
+        return isinstance(sampler, ShardedSampler) and sampler.rank >= sampler.num_replicas - sampler.repeated
 
     def _batches(self) -> Iterator[Any]:
         """What torch's own iterator gives without workers, in a third of its time."""

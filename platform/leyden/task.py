@@ -287,10 +287,12 @@ class Task(LightningModule, Generic[Batch]):
             raise breach.error(type(self))
         # Logging each step would cost more than a small network's step: all waits here until the interval is full.
         self._pending_losses.append(loss.detach())
-        weight = self.weight(batch)
+        counts = self.trainer.world_size == 1 or not getattr(self.trainer.train_dataloader, "repeats", False)
+        weight = self.weight(batch) if counts else 0
         self._pending_weights.append(weight)
-        with torch.no_grad():
-            self._measure_later(self.measure(outputs, batch))
+        if counts:
+            with torch.no_grad():
+                self._measure_later(self.measure(outputs, batch))
         if self._ends_interval(batch_idx):
             self.log("train/loss_step", self._count_losses(), on_step=True, on_epoch=False)
         return loss if self.trainer.world_size == 1 else loss * self._share(weight)

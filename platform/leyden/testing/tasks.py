@@ -48,7 +48,10 @@ def check_processes(task: TaskClass, data: DataClass, folder: Path, options: Seq
     Arguments as for `check_task`; a network with batch norm finds the most mistakes. `data` must fabricate odd numbers
     of validation and test items, at least three.
     """
-    bench = Bench(data, folder, task, options)
+    _check_processes(Bench(data, folder, task, options))
+
+
+def _check_processes(bench: Bench) -> None:
     _check_two_processes(bench)
     _check_three_processes(bench)
     _check_training_in_processes(bench)
@@ -69,7 +72,7 @@ def _check_two_processes(bench: Bench) -> None:
 
 
 def _check_three_processes(bench: Bench) -> None:
-    """They are forked from this one, which takes no time: there is no training before."""
+    """They are forked from this one, which takes no time."""
     last = str(bench.first_run("two").last)
     three = [*forked(3), "--data.batch_size=1"]
     bench.run("test", last, *three, "--out", "test_three")
@@ -95,6 +98,8 @@ def _check_training_in_processes(bench: Bench) -> None:
     steps = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(STEPS), "--trainer.limit_train_batches", "1.0"]
     steps += ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0"]
     steps += ["--trainer.log_every_n_steps", "1", "--trainer.callbacks+", path_of(Steady)]
+    # plain descent, unlike Adam, neither hides a wrong factor nor makes much of rounding
+    steps += ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.001"]
     one = bench.fit("one_trains", *steps, f"--data.batch_size={2 * SHARE}")
     two = bench.fit("two_train", *steps, f"--data.batch_size={SHARE}", *forked(2))
     losses = [[row["train/loss_step"] for row in history(run) if "train/loss_step" in row] for run in (one, two)]
@@ -106,7 +111,7 @@ def _check_training_in_processes(bench: Bench) -> None:
     weights = [read_checkpoint(run.last)["state_dict"] for run in (one, two)]
     for name, alone in weights[0].items():
         found = f"after {STEPS} steps {name} of {bench.task.__name__} differs between one process and two"
-        close = torch.allclose(alone.double(), weights[1][name].double(), rtol=1e-3, atol=1e-4)
+        close = torch.allclose(alone.double(), weights[1][name].double(), rtol=1e-4, atol=1e-6)
         require(close, found, "Two processes must train as one.")
 
 
@@ -250,8 +255,6 @@ RULES: dict[str, Callable[[Bench], None]] = {
     "predicts_from_the_checkpoint": _check_predict,
 }
 FURTHER_RULES: dict[str, Callable[[Bench], None]] = {
-    "two_processes": _check_two_processes,
-    "three_processes": _check_three_processes,
-    "training_in_processes": _check_training_in_processes,
+    "processes": _check_processes,
     "compiled": _check_compilation,
 }
