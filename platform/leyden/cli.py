@@ -27,6 +27,7 @@ from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, R
 from leyden.callbacks.first_checks import FirstChecks
 from leyden.callbacks.plain import BestByLoss, PlainModule
 from leyden.callbacks.predictions import JSONL, TENSORS
+from leyden.callbacks.processes import Processes
 from leyden.data import DataModule, Prompt
 from leyden.differences import differences
 from leyden.errors import CheckpointError, LeydenError, UsageError
@@ -242,6 +243,8 @@ class TrainingCLI(LightningCLI):
         kwargs["logger"] = [MetricsCSV(), *trackers] if self.request.command == "fit" else (trackers or False)
         kwargs["profiler"] = NoProfiler() if chosen.profiler is None else chosen.profiler
         trainer = super().instantiate_trainer(**kwargs)
+        if self.request.command == "fit":
+            _require_synchronisable(trainer, chosen.sync_batchnorm)
         skip_empty_hooks([*trainer.callbacks, self.model])  # type: ignore[attr-defined]
         return trainer
 
@@ -299,12 +302,13 @@ class TrainingCLI(LightningCLI):
         has_bar = sys.stderr.isatty() if chosen.enable_progress_bar is None else chosen.enable_progress_bar
         report = Report(None if has_bar else LINE_SECONDS)
         if chosen.fast_dev_run:
-            return [FirstChecks(), report, GracefulStop()]
+            return [FirstChecks(), Processes(), report, GracefulStop()]
         path = self.request.checkpoint_path
         run = None if path is None else Run.of_checkpoint(path)
         steps = int(self.request.checkpoint.get("global_step", 0))
         found: list[Any] = [
             FirstChecks(),
+            Processes(),
             RunFolder(self.experiment, self.saved_config(), run, steps),
             Pictures(),
             report,
@@ -371,6 +375,14 @@ def prepare_process(trainer: Trainer) -> None:
     """Settings of the whole process that pay for this trainer's hardware."""
     if isinstance(trainer.accelerator, CPUAccelerator):
         keep_freed_memory()
+
+
+def _require_synchronisable(trainer: Trainer, sync_batchnorm: bool | None) -> None:
+    if sync_batchnorm and trainer.world_size > 1 and isinstance(trainer.accelerator, CPUAccelerator):
+        raise UsageError(
+            "sync_batchnorm is true, but torch's SyncBatchNorm works on GPUs only, and training is on the CPU. Leave "
+            "--trainer.sync_batchnorm out: each process then normalises by its own batch."
+        )
 
 
 def _fit(cli: TrainingCLI) -> int:

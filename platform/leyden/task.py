@@ -434,14 +434,14 @@ class Task(LightningModule, Generic[Batch]):
         weights = torch.tensor(self._pending_weights, device=losses.device, dtype=torch.float32)
         self._pending_losses, self._pending_weights = [], []
         finite = losses.isfinite()
-        total, weight, bad = self._sum_of_all(torch.stack(((losses * weights).sum(), weights.sum(), (~finite).sum())))
-        if bad:
+        sums = self._sum_of_all(torch.stack(((losses * weights).sum(), weights.sum(), (~finite).sum())))
+        if sums[2]:
             # the last waiting loss belongs to the batch that is being trained, or was trained last
             position = int(finite.logical_not().float().argmax())
             step = self._batches_done - len(losses) + position + 1
             raise self._diverged(f"the loss became {losses[position].item()} at training step {step}")
         self._mean_loss("train").update(losses, weights)
-        return total / weight
+        return sums[0] / sums[1]
 
     @property
     def _batches_done(self) -> int:
