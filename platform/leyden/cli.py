@@ -21,7 +21,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from leyden import names, plugin_files, plugins
+from leyden import names, plugin_files, plugins, sharding
 from leyden.batches import Facts
 from leyden.callbacks import Checkpoints, GracefulStop, Pictures, Predictions, Report, RunFolder, RunSummary
 from leyden.callbacks.first_checks import FirstChecks
@@ -242,6 +242,8 @@ class TrainingCLI(LightningCLI):
         kwargs["enable_model_summary"] = bool(chosen.enable_model_summary)
         kwargs["logger"] = [MetricsCSV(), *trackers] if self.request.command == "fit" else (trackers or False)
         kwargs["profiler"] = NoProfiler() if chosen.profiler is None else chosen.profiler
+        if chosen.strategy == sharding.NAME:
+            kwargs["inference_mode"] = False  # training could not use what is gathered in it
         trainer = super().instantiate_trainer(**kwargs)
         if self.request.command == "fit":
             _require_synchronisable(trainer, chosen.sync_batchnorm)

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from torchmetrics import MetricCollection
 
-from leyden import __version__, initialisation
+from leyden import __version__, initialisation, sharding
 from leyden.batches import Facts, declared_batch
 from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.initialisation import Initialisation
@@ -214,6 +214,8 @@ class Task(LightningModule, Generic[Batch]):
                 self.net.compile(backend=self.compile_backend)
             except RuntimeError as error:
                 raise UsageError(f"compile={self.compile_backend!r} cannot be: {error}") from error
+        if self.device_mesh is not None:
+            sharding.shard(self.net, self.device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Lightning's hook: optimizer and schedule."""
@@ -336,24 +338,35 @@ class Task(LightningModule, Generic[Batch]):
 
     def on_validation_start(self) -> None:
         """Lightning's hook. Processes may have different numbers of batches: share buffers once, not in each one."""
-        model = self.trainer.strategy.model
-        if isinstance(model, DistributedDataParallel):
+        sharding.gather(self.network)
+        if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+        model = self.trainer.strategy.model
+        if isinstance(model, DistributedDataParallel):
             model.broadcast_buffers = False
 
     def on_validation_end(self) -> None:
         """Lightning's hook."""
+        sharding.divide(self.network)
         model = self.trainer.strategy.model
         if isinstance(model, DistributedDataParallel):
             model.broadcast_buffers = True
+
+    def on_test_start(self) -> None:
+        """Lightning's hook."""
+        sharding.gather(self.network)
+
+    def on_predict_start(self) -> None:
+        """Lightning's hook."""
+        sharding.gather(self.network)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: what prediction needs from the data travels along. NaN is never saved."""
         if self._pending_losses:
             self._count_losses()
         self._count_measured()
-        finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters()])
+        finite = torch.stack([sharding.own_part(parameter).isfinite().all() for parameter in self.parameters()])
         if self._in_any_process(~finite.all()):
             raise self._diverged(f"a weight became nan or inf by training step {self._batches_done}")
         section = checkpoint.setdefault(SECTION, {})

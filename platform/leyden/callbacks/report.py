@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from leyden.callbacks.summary import trainable_parameters
+from leyden.sharding import class_of
 
 logger = logging.getLogger("leyden")
 SHOWN = ("loss", "accuracy", "f1", "perplexity", "bleu", "map", "iou")
@@ -35,7 +36,7 @@ class Report(Callback):
         """Lightning's hook: an epoch that is resumed in its middle has no start of its own."""
         count = trainable_parameters(pl_module)
         net = getattr(pl_module, "net", pl_module)
-        logger.info("%s, %s trainable parameters, on %s", type(net).__name__, f"{count:,}", pl_module.device)
+        logger.info("%s, %s trainable parameters, on %s", class_of(net).__name__, f"{count:,}", pl_module.device)
         if batches := _effective_batch(trainer):
             logger.info("%s", batches)
         self._start_epoch(trainer)
