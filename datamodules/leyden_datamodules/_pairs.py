@@ -134,20 +134,20 @@ class LengthSampler(ShardedSampler):
     """
 
     def __init__(self, order_by: Tensor, batch_size: int, rank: int, world_size: int, seed: int) -> None:
-        super().__init__(len(order_by), rank, world_size, shuffle=True, seed=seed)
+        super().__init__(len(order_by), rank, world_size, shuffle=True, seed=seed, batch_size=batch_size)
         self.order_by = order_by
-        self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.length, generator=generator)
-        order = order.repeat(self.num_replicas)[: self.num_samples * self.num_replicas]  # as many for each process
+        generator = self.generator()
+        items = torch.tensor(self.order(generator))
+        order, repeated = items[: self.length], items[self.length :]
         whole = self.batch_size * self.num_replicas
         batches: list[Tensor] = []
         for pool in torch.split(order, whole * POOL):
             batches += torch.split(pool[self.order_by[pool].argsort(stable=True)], whole)
         full = len(order) // whole
         shuffled = [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]
+        batches[-1] = torch.cat((batches[-1], repeated))  # behind what counts
         own = torch.cat([batches[place][self.rank :: self.num_replicas] for place in shuffled])
         return iter(own[self.start :].tolist())
 

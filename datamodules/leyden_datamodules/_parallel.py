@@ -219,6 +219,12 @@ class ParallelData(DataModule[SentencePairs]):
             raise UsageError(f"source is {source!r}; it must be {first} or {second}.")
         return (first, second) if source == first else (second, first)
 
+    def prepare_data(self) -> None:
+        """Lightning's hook: one process of a node makes the tokens that are to be cached, the others wait for them."""
+        super().prepare_data()
+        if (self.trainer is None or not self.trainer.predicting) and len(self._pairs.first) >= CACHED_FROM:
+            self._corpus  # noqa: B018  # kept, and stored
+
     def describe(self) -> TranslationFacts:
         """Languages and vocabularies."""
         return self._corpus.facts

@@ -24,7 +24,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from leyden import names, plugin_files, plugins
+from leyden import names, plugin_files, plugins, sharding
 from leyden.batches import Facts
 from leyden.callbacks import (
     Checkpoints,
@@ -40,6 +40,7 @@ from leyden.callbacks import (
 from leyden.callbacks.first_checks import FirstChecks
 from leyden.callbacks.plain import BestByLoss, PlainModule
 from leyden.callbacks.predictions import JSONL, TENSORS
+from leyden.callbacks.processes import Processes
 from leyden.data import DataModule, Prompt
 from leyden.differences import differences
 from leyden.errors import CheckpointError, LeydenError, UsageError
@@ -261,7 +262,11 @@ class TrainingCLI(LightningCLI):
         kwargs["enable_model_summary"] = bool(chosen.enable_model_summary)
         kwargs["logger"] = [MetricsCSV(), *trackers] if self.request.command == "fit" else (trackers or False)
         kwargs["profiler"] = NoProfiler() if chosen.profiler is None else chosen.profiler
+        if chosen.strategy == sharding.NAME:
+            kwargs["inference_mode"] = False  # training could not use what is gathered in it
         trainer = super().instantiate_trainer(**kwargs)
+        if self.request.command == "fit":
+            _require_synchronisable(trainer, chosen.sync_batchnorm)
         skip_empty_hooks([*trainer.callbacks, self.model])  # type: ignore[attr-defined]
         return trainer
 
@@ -319,7 +324,7 @@ class TrainingCLI(LightningCLI):
         has_bar = sys.stderr.isatty() if chosen.enable_progress_bar is None else chosen.enable_progress_bar
         report = Report(None if has_bar else LINE_SECONDS)
         if chosen.fast_dev_run:
-            return [FirstChecks(), report, GracefulStop()]
+            return [FirstChecks(), Processes(), report, GracefulStop()]
         path = self.request.checkpoint_path
         run = None if path is None else Run.of_checkpoint(path)
         steps = int(self.request.checkpoint.get("global_step", 0))
@@ -327,6 +332,7 @@ class TrainingCLI(LightningCLI):
         found: list[Any] = [
             FirstChecks(),
             SameEverywhere(config, "" if path is None else f"{path} (step {steps})"),
+            Processes(),
             RunFolder(self.experiment, config, run, steps),
             Pictures(),
             report,
@@ -394,6 +400,14 @@ def prepare_process(trainer: Trainer) -> None:
     """Settings of the whole process that pay for this trainer's hardware."""
     if isinstance(trainer.accelerator, CPUAccelerator):
         keep_freed_memory()
+
+
+def _require_synchronisable(trainer: Trainer, sync_batchnorm: bool | None) -> None:
+    if sync_batchnorm and trainer.world_size > 1 and isinstance(trainer.accelerator, CPUAccelerator):
+        raise UsageError(
+            "sync_batchnorm is true, but torch's SyncBatchNorm works on GPUs only, and training is on the CPU. Leave "
+            "--trainer.sync_batchnorm out: each process then normalises by its own batch."
+        )
 
 
 def _fit(cli: TrainingCLI) -> int:

@@ -141,25 +141,50 @@ class Pool(Dataset[Any]):
 class ShardedSampler(DistributedSampler[Any]):
     """Divides a data set among the processes.
 
-    Shuffled, the order depends on seed and epoch alone, and the processes get equally many items (a few repeat where
-    the number does not divide). In order, each item is given exactly once, so that the processes' counts may differ.
+    Process r has the items r, r + world_size, ... of an order that is the same in all, each item once: step k of all
+    processes together sees the items that one process sees whose batches are world_size times as large. Shuffled, the
+    order depends on seed and epoch alone. In training no process may lack a batch that another one has: where an
+    epoch's last step has fewer items than there are processes, the others get an item once more, which does not count
+    (`TrainLoader.repeats`).
     `start` items of the process's own share are left out: those that were seen before training was resumed.
+
+    Args:
+        length: items of the data set.
+        rank, world_size: the process, and how many there are.
+        shuffle: whether it is for training.
+        seed: of the order.
+        batch_size: items in a training batch of one process.
     """
 
-    def __init__(self, length: int, rank: int, world_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(self, length: int, rank: int, world_size: int, shuffle: bool, seed: int, batch_size: int = 1) -> None:
         super().__init__(range(length), world_size, rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.length = length
+        self.batch_size = batch_size
         self.start = 0
 
     def __iter__(self) -> Iterator[int]:
-        indices = list(super().__iter__()) if self.shuffle else list(self._own_share())
-        return iter(indices[self.start :])
+        own = self.order(self.generator()) if self.shuffle else list(range(self.length))
+        return iter(own[self.rank :: self.num_replicas][self.start :])
 
     def __len__(self) -> int:
-        return self.num_samples if self.shuffle else len(self._own_share())
+        return len(range(self.rank, self.length + self.repeated, self.num_replicas))
 
-    def _own_share(self) -> range:
-        return range(self.rank, self.length, self.num_replicas)
+    @property
+    def repeated(self) -> int:
+        """How many processes, the last ones, have nothing new in an epoch's last batch."""
+        last = self.length % (self.batch_size * self.num_replicas)
+        return self.num_replicas - last if self.shuffle and 0 < last < self.num_replicas else 0
+
+    def generator(self) -> torch.Generator:
+        """What the order of this epoch is drawn from, the same in all processes."""
+        return torch.Generator().manual_seed(self.seed + self.epoch)
+
+    def order(self, generator: torch.Generator) -> list[int]:
+        """The shuffled items of all processes in this epoch."""
+        order: list[int] = torch.randperm(self.length, generator=generator).tolist()
+        while len(order) < self.length + self.repeated:
+            order += order[: self.length + self.repeated - len(order)]
+        return order
 
 
 class TrainLoader(DataLoader[Any]):
@@ -167,6 +192,7 @@ class TrainLoader(DataLoader[Any]):
 
     sampler: ShardedSampler
     batches_given = 0
+    repeats = False  # whether the batch that was given last is but an item that another process has
     trainer: Trainer | None = None
     on_resumed: Callable[[], None] | None = None  # called once, before the first batch of an epoch that goes on
 
@@ -189,8 +215,14 @@ class TrainLoader(DataLoader[Any]):
             self.on_resumed = None
         for position, batch in enumerate(batches, start=done + 1):
             self.batches_given = position if position < length else 0
+            self.repeats = self._ends_in_repetition and position == len(self)
             yield batch
         self.batches_given = self.sampler.start = 0
+
+    @property
+    def _ends_in_repetition(self) -> bool:
+        sampler: Any = self.sampler  # overfit_batches puts in another one
+        return isinstance(sampler, ShardedSampler) and sampler.rank >= sampler.num_replicas - sampler.repeated
 
     def _batches(self) -> Iterator[Any]:
         """What torch's own iterator gives without workers, in a third of its time."""
@@ -422,10 +454,11 @@ class DataModule(LightningDataModule, Generic[Batch]):
                 f"{split} has too few items ({len(source)}) for {world_size} processes: one without any would keep the "
                 f"others waiting. Use fewer: --trainer.devices {len(source)}."
             )
+        batch_size = self.batch_size or max(1, len(source))
         return kind(
             source,
-            batch_size=self.batch_size or max(1, len(source)),
-            sampler=ShardedSampler(len(source), rank, world_size, shuffle, self._order_seed()),
+            batch_size=batch_size,
+            sampler=ShardedSampler(len(source), rank, world_size, shuffle, self._order_seed(), batch_size),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=identity,

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from torchmetrics import MetricCollection
 
-from leyden import __version__, initialisation
+from leyden import __version__, initialisation, sharding
 from leyden.batches import Facts, declared_batch
 from leyden.errors import CheckpointError, LeydenError, UsageError
 from leyden.initialisation import Initialisation
@@ -107,7 +107,7 @@ class Task(LightningModule, Generic[Batch]):
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
-        """The mean loss of a batch, a scalar."""
+        """The mean loss of a batch, a scalar: the mean over what `weight` counts."""
 
     @abstractmethod
     def measure(self, outputs: Any, batch: Batch) -> tuple[Any, ...]:
@@ -152,7 +152,10 @@ class Task(LightningModule, Generic[Batch]):
         return
 
     def weight(self, batch: Batch) -> int:
-        """What a batch counts in the epoch's mean loss: its items, unless a family counts tokens or the like."""
+        """How many things the loss of a batch is the mean of: its items, unless a family counts tokens or the like.
+
+        By it a batch counts in the epoch's mean, and in a step the batch of each process.
+        """
         return len(batch[0])  # type: ignore[index]
 
     # ---- what the engine does with it
@@ -211,6 +214,8 @@ class Task(LightningModule, Generic[Batch]):
                 self.net.compile(backend=self.compile_backend)
             except RuntimeError as error:
                 raise UsageError(f"compile={self.compile_backend!r} cannot be: {error}") from error
+        if self.device_mesh is not None:
+            sharding.shard(self.net, self.device_mesh)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Lightning's hook: optimizer and schedule."""
@@ -278,18 +283,30 @@ class Task(LightningModule, Generic[Batch]):
         return "val/loss" if mode == "min" and self.mode == "max" else self.monitor
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Lightning's hook: the loss of a batch."""
+        """Lightning's hook: the loss of a batch; with several processes, what makes their mean that of all batches."""
         outputs, loss = self._outputs_and_loss(batch)
         if batch_idx == 0 and (breach := wrong_loss(loss)):
             raise breach.error(type(self))
         # Logging each step would cost more than a small network's step: all waits here until the interval is full.
         self._pending_losses.append(loss.detach())
-        self._pending_weights.append(self.weight(batch))
-        with torch.no_grad():
-            self._measure_later(self.measure(outputs, batch))
+        counts = self.trainer.world_size == 1 or not getattr(self.trainer.train_dataloader, "repeats", False)
+        weight = self.weight(batch) if counts else 0
+        self._pending_weights.append(weight)
+        if counts:
+            with torch.no_grad():
+                self._measure_later(self.measure(outputs, batch))
         if self._ends_interval(batch_idx):
             self.log("train/loss_step", self._count_losses(), on_step=True, on_epoch=False)
-        return loss
+        return loss if self.trainer.world_size == 1 else loss * self._share(weight)
+
+    def _share(self, weight: int) -> Tensor:
+        """What this process's loss is multiplied by: gradients are averaged as if all batches were equally large.
+
+        The sum over the processes of weight x loss, divided by the weight of all, is the loss of one process that has
+        the whole batch.
+        """
+        own = torch.tensor(float(weight), device=self.device)
+        return own / self._sum_of_all(own).clamp(min=1) * self.trainer.world_size
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Lightning's hook: loss and metrics of a validation batch."""
@@ -321,24 +338,35 @@ class Task(LightningModule, Generic[Batch]):
 
     def on_validation_start(self) -> None:
         """Lightning's hook. Processes may have different numbers of batches: share buffers once, not in each one."""
-        model = self.trainer.strategy.model
-        if isinstance(model, DistributedDataParallel):
+        sharding.gather(self.network)
+        if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+        model = self.trainer.strategy.model
+        if isinstance(model, DistributedDataParallel):
             model.broadcast_buffers = False
 
     def on_validation_end(self) -> None:
         """Lightning's hook."""
+        sharding.divide(self.network)
         model = self.trainer.strategy.model
         if isinstance(model, DistributedDataParallel):
             model.broadcast_buffers = True
+
+    def on_test_start(self) -> None:
+        """Lightning's hook."""
+        sharding.gather(self.network)
+
+    def on_predict_start(self) -> None:
+        """Lightning's hook."""
+        sharding.gather(self.network)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: what prediction needs from the data travels along. NaN is never saved."""
         if self._pending_losses:
             self._count_losses()
         self._count_measured()
-        finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters()])
+        finite = torch.stack([sharding.own_part(parameter).isfinite().all() for parameter in self.parameters()])
         if self._in_any_process(~finite.all()):
             raise self._diverged(f"a weight became nan or inf by training step {self._batches_done}")
         section = checkpoint.setdefault(SECTION, {})
@@ -409,24 +437,24 @@ class Task(LightningModule, Generic[Batch]):
             self.update_metrics(self._metrics("train"), *measured)
 
     def _count_losses(self) -> Tensor:
-        """Move the waiting losses into the epoch's mean and return their own. Raises LeydenError for NaN or inf."""
+        """Move the waiting losses into the epoch's mean and return their own mean, over all processes.
+
+        Raises LeydenError for NaN or inf.
+        """
         if not self._pending_losses:
             return torch.zeros((), device=self.device)
         losses = torch.stack(self._pending_losses).float()
         weights = torch.tensor(self._pending_weights, device=losses.device, dtype=torch.float32)
         self._pending_losses, self._pending_weights = [], []
-        self._refuse_non_finite(losses)
-        self._mean_loss("train").update(losses, weights)
-        return (losses * weights).sum() / weights.sum()
-
-    def _refuse_non_finite(self, losses: Tensor) -> None:
         finite = losses.isfinite()
-        if not self._in_any_process(~finite.all()):
-            return
-        # the last waiting loss belongs to the batch that is being trained, or was trained last
-        position = int(finite.logical_not().float().argmax())
-        step = self._batches_done - len(losses) + position + 1
-        raise self._diverged(f"the loss became {losses[position].item()} at training step {step}")
+        sums = self._sum_of_all(torch.stack(((losses * weights).sum(), weights.sum(), (~finite).sum())))
+        if sums[2]:
+            # the last waiting loss belongs to the batch that is being trained, or was trained last
+            position = int(finite.logical_not().float().argmax())
+            step = self._batches_done - len(losses) + position + 1
+            raise self._diverged(f"the loss became {losses[position].item()} at training step {step}")
+        self._mean_loss("train").update(losses, weights)
+        return sums[0] / sums[1]
 
     @property
     def _batches_done(self) -> int:
@@ -442,9 +470,14 @@ class Task(LightningModule, Generic[Batch]):
 
     def _in_any_process(self, condition: Tensor) -> bool:
         """All processes must stop together."""
-        if self.trainer.world_size > 1:
-            condition = self.trainer.strategy.reduce(condition.float(), reduce_op="sum")
-        return bool(condition)
+        return bool(self._sum_of_all(condition.float()))
+
+    def _sum_of_all(self, values: Tensor) -> Tensor:
+        """The sum over the processes."""
+        if self.trainer.world_size == 1:
+            return values
+        total: Tensor = self.trainer.strategy.reduce(values.clone(), reduce_op="sum")
+        return total
 
     def _diverged(self, what: str) -> LeydenError:
         return LeydenError(

@@ -10,13 +10,15 @@ from leyden.testing import check_compiled, check_killed, check_processes, check_
 # a frozen network for the losses of style transfer: small, and not trained
 PERCEPTION = ["--model.features=squeezenet1_1", "--model.weights=random"]
 PERCEPTION += ["--model.style_layers=[0,3]", "--model.content_layers=[4]"]
+SMALL_STEPS = ["--trainer.gradient_clip_val=0.1"]
 
 # task: the data it is tried on, and the options of `fit`; batch norm, since it finds mistakes with several processes
 CASES = {
     "Detector": ("VOCDetection", ["--model.net", "TinySSD", "--model.net.channels", "16"]),
     "FastStyleTransfer": (
         "StyleImages",
-        [*PERCEPTION, "--model.net=ImageTransformNet", "--model.net.width=4", "--model.net.num_blocks=1"],
+        # without small steps a random frozen network makes much of the rounding of other sums
+        [*PERCEPTION, "--model.net=ImageTransformNet", "--model.net.width=4", "--model.net.num_blocks=1", *SMALL_STEPS],
     ),
     "ImageClassifier": ("FashionMNIST", ["--model.net", "LeNet", "--model.net.batch_norm", "true"]),
     "LanguageModel": ("TextFile", ["--model.net", "LSTM", "--model.net.hidden_size", "32"]),
@@ -51,7 +53,7 @@ def test_one_process(case):
     check_task(*case)
 
 
-def test_two_processes(case):
+def test_processes(case):
     check_processes(*case)
 
 

@@ -1,15 +1,21 @@
 """Samplers and loaders: who gets which item, in which order, and where a resumed epoch begins."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leyden.data import InMemory, ShardedSampler, data_folders
+from leyden.data import InMemory, ShardedSampler, TrainLoader, data_folders, identity
 from leyden.errors import UsageError
+
+
+class Numbers(NamedTuple):
+    """Batches of numbers, each its own index."""
+
+    numbers: torch.Tensor
 
 
 @given(length=st.integers(0, 40), world_size=st.integers(1, 5))
@@ -33,6 +39,30 @@ def test_shuffled_every_item_is_given_and_shares_are_equal(length: int, world_si
     assert set(together) == set(range(length))
     assert len({len(share) for share in shares}) == 1
     assert len(together) < length + world_size
+
+
+@given(length=st.integers(1, 60), world_size=st.integers(1, 4), size=st.integers(1, 5), epoch=st.integers(0, 3))
+def test_all_processes_together_see_in_each_step_what_one_sees(
+    length: int, world_size: int, size: int, epoch: int
+) -> None:
+    """Each item once; only a process that would have no last batch repeats one, and says so."""
+
+    def steps(rank: int, processes: int, batch_size: int) -> list[tuple[list[int], bool]]:
+        sampler = ShardedSampler(length, rank, processes, True, 7, batch_size)
+        sampler.set_epoch(epoch)
+        loader = TrainLoader(
+            InMemory(Numbers(torch.arange(length))), sampler=sampler, batch_size=batch_size, collate_fn=identity
+        )
+        return [(batch[0].tolist(), loader.repeats) for batch in loader]
+
+    alone = steps(0, 1, size * world_size)
+    together = [steps(rank, world_size, size) for rank in range(world_size)]
+    assert {len(share) for share in together} == {len(alone)}
+    for step, (items, repeats) in enumerate(alone):
+        assert not repeats
+        counted = [item for share in together for item in ([] if share[step][1] else share[step][0])]
+        assert sorted(counted) == sorted(items)
+        assert all(share[step][0] for share in together)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:

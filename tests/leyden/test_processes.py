@@ -1,109 +1,75 @@
-"""Several processes: what they agree on, and what is refused where they are not alike."""
+"""Several processes: each has random numbers of its own, and a run says what its batches add up to."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
-SCRIPT = """import sys
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from leyden.callbacks import Report
+from leyden.callbacks.processes import Processes
 from leyden.main import main
-raise SystemExit(main(sys.argv[1:]))
-"""
 
 
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port: int = place.getsockname()[1]
-    return port
+class Draws(Callback):
+    """Writes down what each process draws in its first training batch, and its weights before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        path = self.folder / f"{trainer.world_size}_{trainer.global_rank}.json"
+        if not path.exists():
+            weights = [parameter.tolist() for parameter in pl_module.parameters()]
+            path.write_text(json.dumps({"drawn": torch.rand(4).tolist(), "weights": weights}))
 
 
-def together(
-    *commands: list[str], folders: tuple[str, ...] = (".", "."), script: str = SCRIPT
-) -> list[tuple[int, str, str]]:
-    """Status, output and errors of processes that torchrun could have started, each with words of its own."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(len(commands))}
-    shared |= {"TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    processes = []
-    for rank, (words, folder) in enumerate(zip(commands, folders, strict=True)):
-        own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        call = [sys.executable, "-c", script, *words]
-        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(call, cwd=folder, env=own, **pipes))
-    found = []
-    try:
-        for process in processes:
-            said, complained = process.communicate(timeout=100)
-            found.append((process.returncode, said, complained))
-    finally:
-        for process in processes:
-            process.kill()
-    return found
+def first_draws(toy: Any, folder: Path, processes: int, *callbacks: Callback) -> list[Any]:
+    folder.mkdir()
+    torch.manual_seed(3)
+    several = {"devices": processes, "strategy": "ddp_fork"} if processes > 1 else {}
+    trainer = toy.trainer(max_epochs=1, callbacks=[*callbacks, Draws(folder)], **several)
+    trainer.fit(toy.Task(), toy.Data(toy.points(17), batch_size=3))
+    return [json.loads((folder / f"{processes}_{rank}.json").read_text()) for rank in range(processes)]
 
 
-AGREEING = """
-import json, sys, time
-import torch.distributed as dist
-from leyden.agreement import Agreement, gathered
-
-dist.init_process_group("gloo")
-rank = dist.get_rank()
-agree = Agreement()
-said = [[0, 0], [1, 0], [0, 2], [3, 1], [0, 0]]
-later = [agree.later(each[rank]) for each in said]
-late = agree.now(rank)
-print(json.dumps([later, late, agree.now(0), gathered({"rank": rank})]))
-"""
+def test_random_numbers_differ_between_processes_and_come_again(toy: Any, tmp_path: Path) -> None:
+    found = first_draws(toy, tmp_path / "first", 2, Processes())
+    assert found[0]["drawn"] != found[1]["drawn"]
+    assert found[0]["weights"] == found[1]["weights"]
+    assert first_draws(toy, tmp_path / "again", 2, Processes()) == found
 
 
-def test_processes_agree_on_the_greatest_number_one_question_later() -> None:
-    for status, said, complained in together([], [], script=AGREEING):
-        assert status == 0, complained
-        assert json.loads(said) == [[0, 0, 1, 2, 3], 1, 0, [{"rank": 0}, {"rank": 1}]]
+def test_one_process_draws_as_without_the_callback(toy: Any, tmp_path: Path) -> None:
+    assert first_draws(toy, tmp_path / "with", 1, Processes()) == first_draws(toy, tmp_path / "without", 1)
 
 
-TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+@pytest.mark.parametrize(
+    ("trainer", "line"),
+    [
+        ({}, None),
+        ({"accumulate_grad_batches": 2}, "effective batch size 6: 3 batch_size x 2 accumulate_grad_batches"),
+    ],
+)
+def test_what_an_optimizer_step_is_made_of(
+    toy: Any, trainer: dict[str, int], line: str | None, caplog: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(logging.getLogger("leyden"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="leyden")
+    toy.trainer(max_epochs=1, callbacks=[Report(None)], **trainer).fit(
+        toy.Task(), toy.Data(toy.points(17), batch_size=3)
+    )
+    found = [each.getMessage() for each in caplog.records if "effective" in each.getMessage()]
+    assert found == ([] if line is None else [line])
 
 
-def test_processes_with_other_options_are_refused(fit_options: list[str]) -> None:
-    words = ["fit", *fit_options, *TWO]
-    for status, _, complained in together(words, [*words, "--model.optimizer.lr=0.5", "--trainer.max_epochs=7"]):
-        assert status == 2
-        assert complained.startswith("error: process 1 (on ")
-        assert "is not what process 0 (on " in complained
-        assert "  model.optimizer.lr: 0.001 -> 0.5\n  trainer.max_epochs: 1 -> 7\n" in complained
-        assert "Traceback" not in complained
-    assert not list(Path().rglob("*.ckpt"))
-
-
-def test_a_folder_that_not_all_processes_share_is_refused(fit_options: list[str]) -> None:
-    Path("elsewhere").mkdir()
-    words = ["fit", *fit_options, *TWO]
-    quick = SCRIPT.replace("raise", "import leyden.callbacks.run_folder as f\nf.SHARED_SECONDS = 1.0\nraise")
-    for status, _, complained in together(words, words, folders=(".", "elsewhere"), script=quick):
-        assert status == 2
-        assert "where process 0 keeps the run, is not seen on " in complained
-        assert "Traceback" not in complained
-
-
-SIGNALLING = """
-import os, signal
-from lightning.pytorch import Callback
-
-class Signalling(Callback):
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 1 and trainer.global_rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-"""
-
-
-def test_a_signal_to_one_process_stops_all_at_the_same_batch(fit_options: list[str]) -> None:
-    Path("signalling.py").write_text(SIGNALLING)
-    words = ["fit", *fit_options, *TWO, "--data.batch_size=4", "--trainer.callbacks=signalling.Signalling"]
-    first, second = together(words, words)
-    assert first[0] == second[0] == 130
-    assert first[2].startswith("stopped by a signal to another process after training step 3. Everything is saved in")
-    assert second[2].startswith("stopped by SIGTERM after training step 3. ")
+def test_batch_norm_cannot_be_synchronised_on_the_cpu(capsys: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "fit --model Regressor --model.net MLP --data SyntheticRegression --trainer.accelerator cpu"
+    several = "--trainer.devices 2 --trainer.strategy ddp --trainer.sync_batchnorm true"
+    assert main([*words.split(), *several.split()]) == 2
+    assert "SyncBatchNorm works on GPUs only" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

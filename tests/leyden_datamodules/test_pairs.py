@@ -42,6 +42,21 @@ def epoch(load: TrainLoader, number: int = 0) -> list[list[int]]:
     return [batch.source[:, 0].sub(100).tolist() for batch in load]
 
 
+@given(count=st.integers(1, 90), size=st.integers(1, 4), world_size=st.integers(1, 3), number=st.integers(0, 2))
+def test_all_processes_together_see_in_each_step_what_one_sees(
+    count: int, size: int, world_size: int, number: int
+) -> None:
+    pairs = pairs_of(count)
+    alone = epoch(loader(pairs, size * world_size), number)
+    loads = [loader(pairs, size, rank, world_size) for rank in range(world_size)]
+    together = list(zip(*(epoch(load, number) for load in loads), strict=True))
+    assert len(alone) == len(together)
+    for last, (items, shares) in enumerate(zip(alone, together, strict=True), start=1 - len(alone)):
+        repeat = [last == 0 and rank >= len(items) for rank in range(world_size)]
+        counted = [item for share, again in zip(shares, repeat, strict=True) if not again for item in share]
+        assert sorted(counted) == sorted(items)
+
+
 def each_once(batches: Sequence[Sequence[int]]) -> list[int]:
     return sorted(number for batch in batches for number in batch)
 
@@ -173,13 +188,14 @@ def test_processes_share_an_epoch_equally(count: int, batch_size: int, processes
     pairs = pairs_of(count)
     shares = [epoch(loader(pairs, batch_size, rank, processes, seed)) for rank in range(processes)]
     sizes = [[len(batch) for batch in share] for share in shares]
-    assert all(each == sizes[0] for each in sizes), "one process would wait for the other"
-    assert all(size == batch_size for size in sizes[0][:-1])
+    assert all(len(each) == len(sizes[0]) for each in sizes), "one process would wait for the other"
+    assert all(size == batch_size for each in sizes for size in each[:-1])
+    assert max(each[-1] for each in sizes) - min(each[-1] for each in sizes) <= 1
     assert all(len(loader(pairs, batch_size, rank, processes)) == len(sizes[0]) for rank in range(processes))
     given = Counter(number for share in shares for batch in share for number in batch)
     assert set(given) == set(range(count)), "some pair is never seen"
-    assert sum(given.values()) == -(-count // processes) * processes, "more repeat than must"
-    assert max(given.values()) - min(given.values()) <= 1
+    last = count % (batch_size * processes)
+    assert sum(given.values()) == count + (processes - last if 0 < last < processes else 0), "more repeat than must"
 
 
 def test_the_batches_of_a_step_are_of_like_lengths_in_all_processes() -> None:

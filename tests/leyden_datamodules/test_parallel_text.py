@@ -455,6 +455,16 @@ def test_tokens_of_many_pairs_are_kept(many: Path, cache: Path, monkeypatch: pyt
     assert everything(cut, "train").source.shape[1] == 8
 
 
+def test_one_process_prepares_what_all_read(many: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (ParallelText(root=str(many)) for _ in range(2))
+    first.prepare_data()  # Lightning calls it in the first process of a node alone
+    assert len(stored(cache)) == 1
+    monkeypatch.setattr(_parallel, "learn", refuse)
+    second.setup("fit")
+    first.setup("fit")
+    assert second.facts == first.facts
+
+
 def test_few_pairs_are_not_kept(many: Path, cache: Path) -> None:
     read(many, max_pairs=9_999)
     assert stored(cache) == []

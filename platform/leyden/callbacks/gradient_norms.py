@@ -3,6 +3,8 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from leyden.sharding import whole
+
 
 class GradientNorms(Callback):
     """Logs the 2-norm of each parameter's gradient as `gradient_norm/<parameter>`, before gradients are clipped.
@@ -23,7 +25,7 @@ class GradientNorms(Callback):
             return
         self._epoch = trainer.current_epoch
         gradients = {name: parameter.grad for name, parameter in pl_module.named_parameters()}
-        norms = {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}
+        norms = {name: whole(gradient.norm()) for name, gradient in gradients.items() if gradient is not None}
         named = {f"gradient_norm/{name.removeprefix('net.')}": norm for name, norm in norms.items()}
         if due:
             pl_module.log_dict(named)

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from leyden.callbacks.summary import trainable_parameters
+from leyden.sharding import class_of
 
 logger = logging.getLogger("leyden")
 SHOWN = ("loss", "accuracy", "f1", "perplexity", "bleu", "map", "iou")
@@ -35,7 +36,9 @@ class Report(Callback):
         """Lightning's hook: an epoch that is resumed in its middle has no start of its own."""
         count = trainable_parameters(pl_module)
         net = getattr(pl_module, "net", pl_module)
-        logger.info("%s, %s trainable parameters, on %s", type(net).__name__, f"{count:,}", pl_module.device)
+        logger.info("%s, %s trainable parameters, on %s", class_of(net).__name__, f"{count:,}", pl_module.device)
+        if batches := _effective_batch(trainer):
+            logger.info("%s", batches)
         self._start_epoch(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -100,6 +103,18 @@ class Report(Callback):
     def _rate(self, trainer: Trainer) -> float:
         seconds = time.perf_counter() - self._started - self._validated
         return self._samples * trainer.world_size / max(seconds, 1e-9)
+
+
+def _effective_batch(trainer: Trainer) -> str:
+    """What an optimizer step is made of, where that is more than one batch; "" where nothing is to be said."""
+    accumulated = trainer.accumulate_grad_batches
+    size = getattr(trainer.train_dataloader, "batch_size", None)
+    if trainer.world_size * accumulated == 1 or not isinstance(size, int):
+        return ""
+    factors = {"processes": trainer.world_size, "batch_size": size, "accumulate_grad_batches": accumulated}
+    shown = " x ".join(f"{count} {name}" for name, count in factors.items() if count > 1 or name == "batch_size")
+    own = "; dropout and augmentation differ between processes" if trainer.world_size > 1 else ""
+    return f"effective batch size {trainer.world_size * size * accumulated}: {shown}{own}"
 
 
 def _readable(rate: float) -> str:

@@ -18,6 +18,7 @@ from leyden.errors import DataError
 from leyden.folders import write_text
 from leyden.history import SUMMARY, Summary, base_name
 from leyden.plugins import path_of
+from leyden.sharding import class_of
 from leyden.task import Task
 
 logger = logging.getLogger("leyden")
@@ -81,7 +82,7 @@ def describe(trainer: Trainer, pl_module: LightningModule) -> Summary:
     items = batch_size * trainer.world_size * trainer.accumulate_grad_batches if isinstance(batch_size, int) else None
     return Summary(
         task=path_of(type(pl_module)),
-        network=path_of(type(getattr(pl_module, "net", None) or pl_module)),
+        network=path_of(class_of(getattr(pl_module, "net", None) or pl_module)),
         trainable_parameters=trainable_parameters(pl_module),
         monitor=getattr(pl_module, "monitor", None),
         mode=getattr(pl_module, "mode", None),

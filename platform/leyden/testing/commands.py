@@ -18,6 +18,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
 from leyden.main import main
 from leyden.plugins import cause, path_of
 from leyden.runs import Run
@@ -35,6 +40,16 @@ for words in json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
         raise SystemExit(status)
 """
 TaskClass = type[Task[Any]]
+
+
+class Steady(Callback):
+    """Training without chance and without statistics of a batch: dropout and batch norm do as in evaluation."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook."""
+        for module in pl_module.modules():
+            if isinstance(module, _BatchNorm | _DropoutNd | nn.RNNBase):
+                module.eval()
 
 
 @dataclass
@@ -142,6 +157,11 @@ class Bench(Fabricated):
         why = "Each input must be there once, in the order of the command line."
         require(found == self.inputs, f"`predict` gives {found} for {self.inputs}", why)
         return records
+
+
+def forked(processes: int) -> list[str]:
+    """The options that make a command go on in so many copies of this process: none has to import anything."""
+    return [*ON_CPU, "--trainer.devices", str(processes), "--trainer.strategy", "ddp_fork"]
 
 
 def history(run: Run) -> list[dict[str, float]]:

@@ -10,15 +10,17 @@ from pathlib import Path
 import torch
 import yaml
 
+from leyden.plugins import path_of
 from leyden.rules import undeclared_batch
 from leyden.runs import read_checkpoint
 from leyden.task import SECTION
-from leyden.testing.commands import ON_CPU, Bench, TaskClass, history
+from leyden.testing.commands import ON_CPU, Bench, Steady, TaskClass, forked, history
 from leyden.testing.data import DataClass
 from leyden.testing.rules import BrokenRule, check_documented, equal, require, require_kept
 
-# relative, of small numbers absolute: a mean of the same numbers in another order; the same network, compiled
-ORDER, COMPILED = 1e-6, 1e-4
+# relative, of small numbers absolute: a mean of the same numbers in another order; the same network, compiled; trained
+ORDER, COMPILED, TRAINED = 1e-6, 1e-4, 1e-5
+STEPS, SHARE = 50, 2  # of training in processes: its length, and the items in a batch of each of two processes
 METRIC_NAME = re.compile(r"(train|val|test)/[a-z][a-z0-9_]*|lr|epoch|step")
 
 
@@ -38,12 +40,21 @@ def check_task(task: TaskClass, data: DataClass, folder: Path, options: Sequence
 
 
 def check_processes(task: TaskClass, data: DataClass, folder: Path, options: Sequence[str] = ()) -> None:
-    """A task in two processes (gloo) that get unequal numbers of batches gives what one process gives.
+    """A task in two and three processes (gloo) that get unequal numbers of batches gives what one process gives.
+
+    Two processes must also train as one does whose batches are twice as large: the same losses in each of 50 steps,
+    without what differs by design, dropout and the statistics of batch norm.
 
     Arguments as for `check_task`; a network with batch norm finds the most mistakes. `data` must fabricate odd numbers
-    of validation and test items.
+    of validation and test items, at least three.
     """
-    _check_two_processes(Bench(data, folder, task, options))
+    _check_processes(Bench(data, folder, task, options))
+
+
+def _check_processes(bench: Bench) -> None:
+    _check_two_processes(bench)
+    _check_three_processes(bench)
+    _check_training_in_processes(bench)
 
 
 def _check_two_processes(bench: Bench) -> None:
@@ -54,14 +65,54 @@ def _check_two_processes(bench: Bench) -> None:
         ["test", str(last), *two, _unequal_batches(bench, "test"), "--out", "test_two"],
         ["predict", str(last), *bench.inputs, *two, "--data.batch_size=2", "--out", "predict_two"],
     )
-    validated, tested = history(bench.first_run("two"))[-1], bench.metrics("test_two")
+    validated = history(bench.first_run("two"))[-1]
     whole = "--data.batch_size=null"  # all in one batch
     _require_close("validation in two processes", validated, bench.evaluate("validate", last, whole), ORDER)
-    _require_close("the test in two processes", tested, bench.evaluate("test", last, whole), ORDER)
-    bench.run("predict", str(last), *bench.inputs, *ON_CPU, "--out", "predict_one")
-    one, both = bench.records("predict_one"), bench.records("predict_two")
-    found = f"`predict` of {bench.task.__name__} gives other records in two processes: {both}, in one {one}"
+    _require_evaluated_alike(bench, "two")
+
+
+def _check_three_processes(bench: Bench) -> None:
+    """They are forked from this one, which takes no time."""
+    last = str(bench.first_run("two").last)
+    three = [*forked(3), "--data.batch_size=1"]
+    bench.run("test", last, *three, "--out", "test_three")
+    bench.run("predict", last, *bench.inputs, *three, "--out", "predict_three")
+    _require_evaluated_alike(bench, "three")
+
+
+def _require_evaluated_alike(bench: Bench, processes: str) -> None:
+    """What `test` and `predict` found in processes is what they find in one."""
+    last = bench.first_run("two").last
+    if not (bench.folder / "predict_one").exists():
+        bench.run("test", str(last), *ON_CPU, "--data.batch_size=null", "--out", "test_one")
+        bench.run("predict", str(last), *bench.inputs, *ON_CPU, "--out", "predict_one")
+    tested = bench.metrics(f"test_{processes}")
+    _require_close(f"the test in {processes} processes", tested, bench.metrics("test_one"), ORDER)
+    one, both = bench.records("predict_one"), bench.records(f"predict_{processes}")
+    found = f"`predict` of {bench.task.__name__} gives other records in {processes} processes: {both}, in one {one}"
     require(_without_floats(one) == _without_floats(both), found, "The number of processes must not matter.")
+
+
+def _check_training_in_processes(bench: Bench) -> None:
+    """Fifty steps; where the set is small they are several epochs, each with a smaller last batch."""
+    steps = ["--trainer.max_epochs", "-1", "--trainer.max_steps", str(STEPS), "--trainer.limit_train_batches", "1.0"]
+    steps += ["--trainer.limit_val_batches", "0", "--trainer.num_sanity_val_steps", "0"]
+    steps += ["--trainer.log_every_n_steps", "1", "--trainer.callbacks+", path_of(Steady)]
+    # plain descent, unlike Adam, neither hides a wrong factor nor makes much of rounding
+    steps += ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.001"]
+    one = bench.fit("one_trains", *steps, f"--data.batch_size={2 * SHARE}")
+    two = bench.fit("two_train", *steps, f"--data.batch_size={SHARE}", *forked(2))
+    losses = [[row["train/loss_step"] for row in history(run) if "train/loss_step" in row] for run in (one, two)]
+    require(len(losses[0]) == STEPS, f"{bench.task.__name__} logs {len(losses[0])} losses in {STEPS} steps", "")
+    for step, (alone, together) in enumerate(zip(*losses, strict=True), start=1):
+        found = f"in step {step} the loss of {bench.task.__name__} is {together} in two processes and {alone} in one"
+        why = "Does `weight` say what `loss` is the mean of, and does each item count by itself?"
+        require(math.isclose(alone, together, rel_tol=TRAINED, abs_tol=ORDER), found, why)
+    weights = [read_checkpoint(run.last)["state_dict"] for run in (one, two)]
+    for name, alone in weights[0].items():
+        found = f"after {STEPS} steps {name} of {bench.task.__name__} differs between one process and two"
+        close = torch.allclose(alone.double(), weights[1][name].double(), rtol=1e-3, atol=1e-5)
+        require(close, found, "Two processes must train as one.")
 
 
 def check_compiled(
@@ -204,6 +255,6 @@ RULES: dict[str, Callable[[Bench], None]] = {
     "predicts_from_the_checkpoint": _check_predict,
 }
 FURTHER_RULES: dict[str, Callable[[Bench], None]] = {
-    "two_processes": _check_two_processes,
+    "processes": _check_processes,
     "compiled": _check_compilation,
 }

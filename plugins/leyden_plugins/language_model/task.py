@@ -15,6 +15,7 @@ from leyden.errors import UsageError
 from leyden.metrics import Perplexity
 from leyden.networks import dry_run
 from leyden.plugins import named
+from leyden.sharding import whole
 from leyden.task import Record, Stage, Task
 from leyden_plugins.language_model.generation import Sampling, State, generate
 from leyden_plugins.language_model.metrics import BitsPerToken
@@ -127,7 +128,7 @@ class LanguageModel(Task[TokenWindows]):
         interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if interval and (self.trainer.global_step + 1) % interval == 0:
             norm = get_total_norm([each.grad for each in self.parameters() if each.grad is not None])
-            self.log("train/gradient_norm", norm)
+            self.log("train/gradient_norm", whole(norm))
 
     def on_train_start(self) -> None:
         """Lightning's hook: each process goes on with its own rows."""

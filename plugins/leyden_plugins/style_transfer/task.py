@@ -155,6 +155,10 @@ class StyleTransfer(PerceptualTask):
     def on_fit_start(self) -> None:
         """Lightning's hook: in every process all pictures begin alike, unless they come from a checkpoint."""
         super().on_fit_start()
+        if self.device_mesh is not None:
+            raise UsageError(
+                "StyleTransfer paints on its weights, which cannot be divided. Use --trainer.strategy ddp."
+            )
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         source, pairs = data.splits["train"], self.facts.pairs
         if data.held_out:
