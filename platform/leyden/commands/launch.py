@@ -270,7 +270,7 @@ def _slurm(job: Job, options: argparse.Namespace) -> int:
         return 0
     if shutil.which("sbatch") is None:
         raise LeydenError("sbatch is not found: launch slurm works on a machine of a Slurm cluster. --dry-run prints.")
-    _require_partition(options.partition)
+    _require_partition(options.partition, options.nodes)
     path = _write(job, "slurm.sbatch", script)
     done = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -308,15 +308,26 @@ def slurm_script(job: Job, options: argparse.Namespace) -> str:
     return SLURM.format(head=head, directives=directives, warning=WARNING, **_parts(job, options))
 
 
-def _require_partition(asked: str | None) -> None:
-    """Raises UsageError for a partition that the cluster does not have; what sinfo cannot say, sbatch will."""
-    if asked is None or shutil.which("sinfo") is None:
+def _require_partition(asked: str | None, nodes: int) -> None:
+    """Raises UsageError for a partition that is not there or too small: jobs that ask for it may wait for ever.
+
+    What sinfo cannot say, sbatch will.
+    """
+    if shutil.which("sinfo") is None:
         return
-    done = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, check=False)
-    known = done.stdout.split()
-    for name in asked.split(","):
-        if known and name not in known:
-            raise unknown("partition", name, known)
+    done = subprocess.run(["sinfo", "--noheader", "--format=%P %D"], capture_output=True, text=True, check=False)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    sizes = {row[0].rstrip("*"): int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+    default = next((row[0].rstrip("*") for row in rows if row and row[0].endswith("*")), None)
+    if not sizes or (asked is None and default is None):
+        return
+    chosen = asked.split(",") if asked is not None else [str(default)]
+    for name in chosen:
+        if name not in sizes:
+            raise unknown("partition", name, sizes)
+    largest = max(sizes[name] for name in chosen)
+    if nodes > largest:
+        raise UsageError(f"--nodes is {nodes}, but the partition {', '.join(chosen)} has {largest}.")
 
 
 # torchrun
