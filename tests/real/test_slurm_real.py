@@ -41,9 +41,7 @@ class Slurm:
 
     def run(self, *words: str, check: bool = True) -> str:
         """A command of Slurm; what it prints."""
-        done = subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
