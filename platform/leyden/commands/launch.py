@@ -50,17 +50,24 @@ TORCHRUN = """\
 set -euo pipefail
 {settings}
 {setup}
-host=${{ENDPOINT%:*}}
+# torchrun would try for minutes: say at once what is wrong with the place where the machines meet
+host=${{ENDPOINT%:*}} port=${{ENDPOINT##*:}}
 host=${{host#[}} host=${{host%]}}
-if ! getent ahosts "$host" > /dev/null; then
+if ! addresses=$(getent ahosts "$host"); then
     echo "error: the meeting point $ENDPOINT cannot be used: $(hostname) knows no host '$host'." >&2
     exit 2
 fi
+for own in 127.0.0.1 ::1 $(hostname -I); do
+    if [ "$port" != 0 ] && grep -q "^$own " <<< "$addresses" && (: < "/dev/tcp/$own/$port") 2> /dev/null; then
+        echo "error: the meeting point $ENDPOINT cannot be used: the port is in use here. Choose another." >&2
+        exit 2
+    fi
+done
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-1}}" PYTHONUNBUFFERED=1
 # Without it gloo cannot connect again after a process was replaced.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # When a process fails, all are ended and started again by this same line, which goes on where the run was.
-exec {python} -m torch.distributed.run --nnodes="$NODES" --nproc-per-node="$DEVICES" --max-restarts="$MAX_RESTARTS" \\
+exec {python} -m leyden.agent --nnodes="$NODES" --nproc-per-node="$DEVICES" --max-restarts="$MAX_RESTARTS" \\
     --rdzv-backend=c10d --rdzv-endpoint="$ENDPOINT" --rdzv-id="$JOB" \\
     -m leyden.main fit {arguments} \\
     --resume auto --trainer.num_nodes "$NODES" --trainer.devices "$DEVICES"
