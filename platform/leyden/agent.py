@@ -1,4 +1,4 @@
-"""`python -m leyden.agent OPTIONS`: torchrun, whose own errors are a sentence each. The processes tell theirs before."""
+"""`python -m leyden.agent OPTIONS`: torchrun, whose own errors are a sentence each; the processes tell theirs."""
 
 import socket
 import sys
@@ -16,15 +16,12 @@ def main(arguments: Sequence[str]) -> int:
         torchrun(list(arguments))
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        by_signal = failure.exitcode < 0
-        how = f"was killed by {failure.signal_name()}" if by_signal else f"ended with status {failure.exitcode}"
-        told = (
-            "Memory may have run out, or somebody ended it"
-            if by_signal
-            else "Its own error is above or in that host's output"
-        )
-        print(f"error: rank {rank} on {socket.gethostname()} was the first to fail: it {how}. {told}.", file=sys.stderr)
-        return 1 if by_signal else int(failure.exitcode)
+        if failure.exitcode < 0:
+            what = f"was killed by {failure.signal_name()}. Memory may have run out, or somebody ended it"
+        else:
+            what = f"ended with status {failure.exitcode}. Its own error is above or in that host's output"
+        print(f"error: rank {rank} on {socket.gethostname()} was the first to fail: it {what}.", file=sys.stderr)
+        return max(int(failure.exitcode), 1)
     except RendezvousError as error:
         print(f"error: the machines could not meet: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
