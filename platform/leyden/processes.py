@@ -17,6 +17,12 @@ _PORT_IS_TAKEN = re.compile(r"port: (\d+).*EADDRINUSE", re.DOTALL)
 _NOT_FOUND = re.compile(r"The client socket has (?:failed to connect|timed out).*?\(([^,()]+), (\d+)\)", re.DOTALL)
 
 
+class LostError(LeydenError):
+    """Another process of the run is gone. Its exit status tells the batch script that starting again may help."""
+
+    exit_status = 75  # EX_TEMPFAIL
+
+
 def require_main_host(trainer: Trainer) -> None:
     """Raises UsageError where the host that the processes meet at has no address: torch would try for half an hour."""
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
@@ -42,7 +48,7 @@ def explained(error: Exception) -> LeydenError | None:
         return LeydenError(f"the first process does not answer at {found[1]}, port {found[2]}. Does it run?")
     if _PEER_IS_GONE.search(text):
         rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or os.environ.get("LOCAL_RANK") or "0"
-        return LeydenError(
+        return LostError(
             f"process {rank} on {socket.gethostname()} has lost another process of this run, whose own error is the "
             "cause (there is none where it was killed, as when memory runs out). What was saved before is untouched; "
             "go on with --resume auto."

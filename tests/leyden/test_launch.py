@@ -74,21 +74,41 @@ def test_a_batch_script_starts_and_restarts_with_one_line(capsys):
     }  # fmt: skip
     assert text.index("\nmodule load x\n") < text.index("\nsrun --kill-on-bad-exit=1 ")
     last = " ".join(text[text.index("srun --kill") :].split())
-    assert f"{sys.executable} -m leyden.main fit --config small.yaml '--runs=my runs' --experiment small" in last
+    assert f"{sys.executable} -m leyden.main fit --config small.yaml --runs 'my runs' --experiment small" in last
     assert "--trainer.strategy ddp" in last
     assert '--resume auto --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices' in last
+    assert """>> 'my runs/small/launch'/"$SLURM_JOB_ID.failures\"""" in last
     assert not Path("my runs").exists()
 
 
 def test_the_batch_script_gives_srun_the_counts_of_the_allocation(capsys, tools, monkeypatch):
     tools("srun", 'echo "srun $OMP_NUM_THREADS $SRUN_CPUS_PER_TASK $*"')
     text = script(capsys, "slurm", "--nodes=2", "--devices=4", *FIT)
+    assert str(Path.cwd()) in text
     for name, value in {"JOB_NUM_NODES": "2", "NTASKS_PER_NODE": "4", "CPUS_PER_TASK": "3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=True)
     assert done.stdout.startswith("srun 3 3 --kill-on-bad-exit=1 bash -c trap")
     assert done.stdout.endswith("--resume auto --trainer.num_nodes 2 --trainer.devices 4\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "queued"), [(0, []), (1, []), (2, []), (130, []), (75, ["requeue 9"] * 2), (137, ["requeue 9"] * 2)]
+)
+def test_a_job_that_lost_a_process_is_queued_again_a_few_times(capsys, tools, monkeypatch, status, queued):
+    tools("srun", f"exit {status}")
+    tools("scontrol", 'echo "$@" >> queued')
+    tools("sleep", "")
+    for name in ("date", "wc"):
+        Path("bin", name).symlink_to(shutil.which(name, path="/usr/bin:/bin"))
+    text = script(capsys, "slurm", "--max-restarts=2", *FIT)
+    Path("runs/small/launch").mkdir(parents=True)
+    for name, value in {"JOB_NUM_NODES": "1", "JOB_ID": "9"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for _ in range(4):
+        assert subprocess.run(["bash"], input=text, text=True, check=False).returncode == status
+    assert (Path("queued").read_text().splitlines() if queued else []) == queued
 
 
 def test_gpus_are_asked_for_by_an_option_or_by_the_accelerator(capsys):
@@ -241,7 +261,7 @@ def test_the_script_for_use_by_hand_needs_a_config_only(tools):
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
-        (GLOO, LeydenError, "process 3 on "),
+        (GLOO, processes.LostError, "process 3 on "),
         (TAKEN, UsageError, "port 29777 of "),
         ("The client socket has timed out after 60000ms while trying to connect to (h1, 29500).", LeydenError, "h1"),
     ],

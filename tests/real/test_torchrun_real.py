@@ -123,3 +123,20 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(hosts: Hosts) -> 
     assert "epoch 10/10 done" in said
     assert not Path("runs", "lenet", "2").exists()
     assert read_checkpoint(RUN / "checkpoints" / "last.ckpt")["global_step"] == 10 * 20
+
+
+def test_without_restarts_a_killed_process_ends_the_others_and_is_named(hosts: Hosts) -> None:
+    fit = ["fit", "--config", str(CONFIG), "--trainer.accelerator=cpu", *LONG]
+    words = [*LAUNCH, "--devices=2", "--max-restarts=0", *fit]
+    with Path("said").open("w") as output:
+        process = subprocess.Popen(words, env=hosts.environment, stdout=output, stderr=output)
+    try:
+        wait(lambda: "epoch 1/10 done" in Path("said").read_text(), 90, Path("said").read_text)
+        os.kill(worker(1, hosts.environment["LEYDEN_TEST"]), signal.SIGKILL)
+        assert process.wait(30) == 1
+    finally:
+        process.terminate()
+    said = Path("said").read_text()
+    assert "error: process 0 on " in said
+    assert "was the first to fail: it was killed by SIGKILL" in said
+    assert "Traceback" not in said

@@ -39,9 +39,20 @@ export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-${{SLURM_CPUS_PER_TASK:-1}}}}" PYTHO
 if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
 # Until Python has set its handlers SIGUSR1 would kill it, so it starts with the signal ignored.
 # When one process fails, srun ends the others. A requeued job runs this same line and goes on where it was.
+status=0
 srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' - \\
     {python} -m leyden.main fit {arguments} \\
-    --resume auto --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "${{SLURM_NTASKS_PER_NODE:-1}}"
+    --resume auto --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "${{SLURM_NTASKS_PER_NODE:-1}}" \\
+    || status=$?
+# Processes that were killed or lost the others (75) are tried again; not what was stopped (130) or failed by itself.
+if [ "$status" -gt 2 ] && [ "$status" -ne 130 ]; then
+    echo "$(date): status $status" >> {failures}
+    if [ "$(wc -l < {failures})" -le {restarts} ]; then
+        echo "a process was lost; the job is queued again"
+        scontrol requeue "$SLURM_JOB_ID" && sleep 60 # in which Slurm ends this script
+    fi
+fi
+exit "$status"
 """
 
 TORCHRUN = """\
@@ -121,6 +132,8 @@ def run(command: str, arguments: list[str]) -> int:
     for name in ("nodes", "devices", "cpus"):
         if getattr(options, name, None) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name} is {getattr(options, name)}; there must be at least 1.")
+    if options.max_restarts < 0:
+        raise UsageError(f"--max-restarts is {options.max_restarts}; it must be 0 or more.")
     job = _job(launcher, options)
     if launcher == "slurm":
         return _slurm(job, options)
@@ -132,7 +145,15 @@ def by_hand(launcher: str) -> str:
     parts = {"setup": "# module load ..., conda activate ...: what a shell needs before python", "python": "python"}
     if launcher == "slurm":
         directives = "#SBATCH --job-name=leyden\n#SBATCH --output=leyden-%j.log"
-        return SLURM.format(head=SLURM_BY_HAND, directives=directives, warning=WARNING, arguments='"$@"', **parts)
+        return SLURM.format(
+            head=SLURM_BY_HAND,
+            directives=directives,
+            warning=WARNING,
+            arguments='"$@"',
+            restarts="3",
+            failures='"leyden-$SLURM_JOB_ID.failures"',
+            **parts,
+        )
     defaults = {"NODES": "1", "DEVICES": "1", "MAX_RESTARTS": "3", "ENDPOINT": HERE, "JOB": "leyden"}
     settings = "\n".join(f"{name}=${{{name}:-{value}}}" for name, value in defaults.items())
     return TORCHRUN.format(head=TORCHRUN_BY_HAND, settings=settings, arguments='"$@"', **parts)
@@ -157,6 +178,8 @@ def _parser(command: str, launcher: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="how many machines; default: 1")
     parser.add_argument("--devices", type=int, default=1, metavar="D", help="processes on each machine; default: 1")
+    text = "how often all is started again after a process died; default: 3"
+    parser.add_argument("--max-restarts", type=int, default=3, metavar="R", help=text)
     parser.add_argument("--gpus", action="store_true", help="one GPU for each process: --trainer.accelerator gpu")
     text = "a line of shell before python starts, such as 'module load cuda'; may be repeated"
     parser.add_argument("--setup", action="append", default=[], metavar="LINE", help=text)
@@ -170,8 +193,6 @@ def _parser(command: str, launcher: str) -> argparse.ArgumentParser:
         text = "any other option of sbatch, such as --sbatch=--mem=64G; may be repeated"
         parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help=text)
     else:
-        text = "how often processes that died are started again; default: 3"
-        parser.add_argument("--max-restarts", type=int, default=3, metavar="R", help=text)
         text = "a free port of the first machine, where the machines meet; needed for more than one"
         parser.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help=text)
         parser.add_argument("--rdzv-id", metavar="ID", help="the same on all machines; default: the experiment's name")
@@ -312,7 +333,9 @@ def slurm_script(job: Job, options: argparse.Namespace) -> str:
         lines.append(each)
     head = f"# Written by leyden launch. Starts or goes on with {job.experiment}: sbatch {job.folder / 'slurm.sbatch'}"
     directives = "\n".join(f"#SBATCH {line}" for line in lines)
-    return SLURM.format(head=head, directives=directives, warning=WARNING, **_parts(job, options))
+    failures = f'{shlex.quote(str(job.folder))}/"$SLURM_JOB_ID.failures"'
+    counts = {"failures": failures, "restarts": options.max_restarts}
+    return SLURM.format(head=head, directives=directives, warning=WARNING, **counts, **_parts(job, options))
 
 
 def _require_partition(asked: str | None, nodes: int) -> None:
@@ -341,8 +364,6 @@ def _require_partition(asked: str | None, nodes: int) -> None:
 
 
 def _torchrun(job: Job, options: argparse.Namespace) -> int:
-    if options.max_restarts < 0:
-        raise UsageError(f"--max-restarts is {options.max_restarts}; it must be 0 or more.")
     _require_endpoint(options)
     script = torchrun_script(job, options)
     if options.dry_run:
