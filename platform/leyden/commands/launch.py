@@ -44,7 +44,7 @@ srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' - \\
     {python} -m leyden.main fit {arguments} \\
     --resume auto --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "${{SLURM_NTASKS_PER_NODE:-1}}" \\
     || status=$?
-# Processes that were killed or lost the others (75) are tried again; not what was stopped (130) or failed by itself.
+# Processes that were killed or lost one another (75) are tried again; what was stopped (130) or refused (1, 2) is not.
 if [ "$status" -gt 2 ] && [ "$status" -ne 130 ]; then
     echo "$(date): status $status" >> {failures}
     if [ "$(wc -l < {failures})" -le {restarts} ]; then
