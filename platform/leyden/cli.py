@@ -24,7 +24,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from leyden import names, plugin_files, plugins, sharding
+from leyden import names, plugin_files, plugins, processes, sharding
 from leyden.batches import Facts
 from leyden.callbacks import (
     Checkpoints,
@@ -371,6 +371,7 @@ def run(command: str, arguments: list[str]) -> int:
         request = Request.parse(command, arguments)
         cli = TrainingCLI(request)
         prepare_process(cli.trainer)
+        processes.require_main_host(cli.trainer)
         if request.checkpoint:
             _adopt(cli)
         # Lightning loads the weights itself; a second copy of them must not stay for the whole run
@@ -622,8 +623,10 @@ def errors_for_people() -> Iterator[None]:
         where = error.filename or "the disk"
         raise LeydenError(f"{where}: {error.strerror}. What was saved before is untouched.") from error
     except (ValueError, RuntimeError) as error:
+        if (explained := processes.explained(error)) is not None:
+            raise explained from error
         *_, frame = traceback.extract_tb(error.__traceback__)
-        if "/lightning/pytorch/" in Path(frame.filename).as_posix():
+        if "/lightning/" in Path(frame.filename).as_posix():
             raise UsageError(str(error).strip()) from error  # options of the trainer that do not fit task or data
         if "loading state_dict" not in str(error):
             raise

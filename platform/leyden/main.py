@@ -20,6 +20,7 @@ COMMANDS = {
         "leyden.commands.crossval",
         "choose a config by cross-validation: crossval --folds 5 CONFIG CONFIG ...",
     ),
+    "launch": ("leyden.commands.launch", "train on a cluster: launch slurm|torchrun --nodes 2 --devices 4 fit ..."),
     "list": ("leyden.commands.list", "show the tasks, networks and data modules that are installed"),
     "new": ("leyden.commands.new", "write a package with a plugin of your own: new task|data|network NAME"),
     "compare": ("leyden.commands.compare", "put runs beside each other, as table and curves: compare RUN RUN ..."),

@@ -135,6 +135,36 @@ def resolve_arguments(arguments: list[str]) -> list[str]:
     return resolved
 
 
+def require_known(arguments: list[str]) -> list[dict[str, Any]]:
+    """The configs that a command line names, in order. For a command line that is to run elsewhere: imports no plugin.
+
+    Raises UsageError for a config that cannot be read, and for a task, network or data module that nobody offers.
+    """
+    read = {file: _read(file) for file in configs(arguments)}
+    for file, config in read.items():
+        _use_plugin_files(config.get(plugin_files.CONFIG_KEY), file)
+        try:
+            for key, value in config.items():
+                _require_known_node(str(key), value)
+        except UsageError as error:
+            raise UsageError(f"in {file}: {error}") from error
+    for word, following in pairwise([*arguments, "--"]):
+        option, equals, value = word.partition("=")
+        if option.startswith("--") and (equals or not following.startswith("--")):
+            _require_known_node(option[2:], value if equals else following)
+    return list(read.values())
+
+
+def _require_known_node(option: str, node: Any) -> None:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            _require_known_node(_below(option, str(key)), value)
+        return
+    is_name = isinstance(node, str) and _SHORT_NAME.match(node) and node.lower() not in _LITERALS
+    if is_name and _slot(option) in _PLUGINS:
+        plugins.find(_PLUGINS[_slot(option)], node)
+
+
 def _asked_about(words: list[str], option: str) -> list[str]:
     """The class that `--x.help` asks about: the one that an earlier `--x` named; nothing for `--model.help` alone."""
     asked = option.removesuffix(".help")
