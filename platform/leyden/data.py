@@ -4,6 +4,7 @@ A data set hands out whole batches: it implements `__getitems__(indices) -> Batc
 fetches a batch. Scaling, normalising and augmenting run on the batch, on the device (`DataModule.transform`).
 """
 
+import logging
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from leyden.errors import UsageError
 from leyden.folds import Fold, Marks
 from leyden.rules import first_batch, wrong_batch
 
+logger = logging.getLogger("leyden")
 Batch = TypeVar("Batch")
 Split = Literal["train", "val", "test"]
 
@@ -242,8 +244,11 @@ class TrainLoader(DataLoader[Any]):
         """The next epoch starts behind these batches. Raises UsageError where batches are now cut otherwise."""
         now = self.state_dict()
         cut = [key for key in now if key != "batches_given" and key in state]
-        if changed := [key for key in cut if state["batches_given"] and state[key] != now[key]]:
+        if changed := [key for key in cut if state[key] != now[key]]:
             what = ", ".join(f"{key} {state[key]} -> {now[key]}" for key in changed)
+            if not state["batches_given"]:
+                logger.info("the epochs before were cut in another way: %s", what)
+                return
             raise UsageError(
                 f"the checkpoint is from the middle of an epoch, and batches are now cut in another way: {what}. "
                 "Go on as it was trained, or from a checkpoint of an epoch's end."

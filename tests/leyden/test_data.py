@@ -1,6 +1,7 @@
 """Samplers and loaders: who gets which item, in which order, and where a resumed epoch begins."""
 
 import itertools
+import logging
 from typing import Any, NamedTuple
 
 import pytest
@@ -117,6 +118,24 @@ def test_a_loader_goes_on_behind_the_batches_that_were_given(numbered: Any, done
     rest = [batch.targets.tolist() for batch in second]
     assert rest == (whole[done:] if done < len(whole) else whole), "after a whole epoch the next one is whole again"
     assert [batch.targets.tolist() for batch in second] == whole
+
+
+@pytest.mark.parametrize("changed", ["batch_size", "processes", "items"])
+def test_batches_that_are_cut_otherwise_are_said_and_within_an_epoch_refused(
+    numbered: Any, changed: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("leyden"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="leyden")
+    loader = numbered.train_dataloader()
+    state = loader.state_dict()
+    before = {**state, changed: state[changed] + 1}
+    what = f"{changed} {before[changed]} -> {state[changed]}"
+    loader.load_state_dict(before)
+    assert caplog.messages == [f"the epochs before were cut in another way: {what}"]
+    with pytest.raises(
+        UsageError, match=f"from the middle of an epoch, and batches are now cut in another way: {what}"
+    ):
+        loader.load_state_dict({**before, "batches_given": 2})
 
 
 @pytest.mark.parametrize("workers", [0, 1])
