@@ -117,7 +117,7 @@ def by_slurm(trial: Trial, interrupt: Callable[[Trial], None]) -> bool:
 
 
 def by_torchrun(restarts: int) -> Callable[[Trial, Callable[[Trial], None]], bool]:
-    """Two processes on this machine."""
+    """Two processes on this machine. Without restarts the command is given once more."""
 
     def start(trial: Trial, interrupt: Callable[[Trial], None]) -> bool:
         log = trial.folder / "runs" / "lenet" / "launch" / "torchrun.log"
@@ -132,6 +132,13 @@ def by_torchrun(restarts: int) -> Callable[[Trial, Callable[[Trial], None]], boo
             interrupt(trial)
             wait(lambda: "going on from" in trial.log() or process.poll() is not None, "going on")
             trial.seconds = time.monotonic() - started
+            if not restarts:
+                if process.wait(LIMIT) == 0:
+                    return False
+                with log.open("a") as output:
+                    process = subprocess.Popen(
+                        words, cwd=trial.folder, env=trial.environment, stdout=output, stderr=output
+                    )
             return process.wait(LIMIT) == 0 and trial.is_whole()
         finally:
             process.terminate()
@@ -165,7 +172,7 @@ def main() -> None:
         ("slurm: node crashes", options.crash, by_slurm, crash),
         ("slurm: process killed", options.kill, by_slurm, kill),
         ("torchrun: process killed", options.torchrun, by_torchrun(3), kill),
-        ("torchrun, 0 restarts: process killed", options.no_restarts, by_torchrun(0), kill),
+        ("torchrun, 0 restarts, once more by hand: process killed", options.no_restarts, by_torchrun(0), kill),
     ]
     table = Table("interruption", "jobs", "finished", "seconds until it went on or ended: median", "largest")
     with tempfile.TemporaryDirectory(prefix="pre-", dir="/tmp") as place:  # short: it holds a socket
