@@ -173,7 +173,11 @@ class Overwriting(FashionMNIST):
 
 class Repeating(FashionMNIST):
     def val_dataloader(self):
-        return self._loader("val", torch.utils.data.DataLoader, shuffle=True)
+        loader = super().val_dataloader()
+        rank, processes = loader.sampler.rank, loader.sampler.num_replicas
+        sampler = torch.utils.data.DistributedSampler(loader.dataset, processes, rank, shuffle=False)
+        options = {"batch_size": loader.batch_size, "collate_fn": loader.collate_fn}
+        return torch.utils.data.DataLoader(loader.dataset, sampler=sampler, **options)
 
 
 class ListsInFacts(FashionMNIST):
@@ -262,7 +266,9 @@ class Noisy(ImageClassifier):
     """Trains on noise that starts anew with the process."""
 
     def training_step(self, batch, batch_idx):
-        return super().training_step(batch._replace(images=batch.images + torch.rand_like(batch.images)), batch_idx)
+        generator = self.__dict__.setdefault("_noise", torch.Generator().manual_seed(0))
+        noise = torch.rand(batch.images.shape, generator=generator)
+        return super().training_step(batch._replace(images=batch.images + noise), batch_idx)
 
 
 class Wordless(ImageClassifier):

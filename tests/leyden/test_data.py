@@ -131,7 +131,7 @@ def test_batches_that_are_cut_otherwise_are_said_and_within_an_epoch_refused(
     before = {**state, changed: state[changed] + 1}
     what = f"{changed} {before[changed]} -> {state[changed]}"
     loader.load_state_dict(before)
-    assert caplog.messages == [f"the epochs before were cut in another way: {what}"]
+    assert set(caplog.messages) == {f"the epochs before were cut in another way: {what}"}
     with pytest.raises(UsageError, match=f"middle of an epoch, and batches are now cut in another way: {what}"):
         loader.load_state_dict({**before, "batches_given": 2})
 

@@ -43,7 +43,7 @@ def config_of(text: str) -> Any:
         (["--trainer.callbacks", "EMA"], ["--trainer.callbacks", "leyden.callbacks.EMA"]),
         (["--trainer.callbacks+=EMA"], ["--trainer.callbacks+=leyden.callbacks.EMA"]),
         (["--trainer.callbacks+", "EMA"], ["--trainer.callbacks+", "leyden.callbacks.EMA"]),
-        (["--trainer.logger", "WandbLogger"], ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger"]),
+        (["--trainer.logger", "WandbLogger"], ["--trainer.logger", "leyden.loggers.WandbLogger"]),
     ],
 )
 def test_short_names_on_the_command_line(words: list[str], resolved: list[str]) -> None:

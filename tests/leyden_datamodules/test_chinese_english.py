@@ -141,9 +141,8 @@ def test_a_missing_library(module: str, options: Any, root: Path, monkeypatch: p
 
 def test_without_the_file_the_error_says_how_to_get_it(root: Path) -> None:
     data = ChineseEnglish(root=str(root))
-    data.prepare_data()  # it cannot be fetched
     with pytest.raises(NoSourceError) as caught:
-        data.setup("fit")
+        data.prepare_data()  # it cannot be fetched
     assert str(root / FILE) in str(caught.value)
     assert ADDRESS in str(caught.value)
     assert "by hand" in str(caught.value)

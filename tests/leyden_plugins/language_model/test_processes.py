@@ -52,7 +52,7 @@ def test_each_process_goes_on_with_the_state_of_its_own_rows(tmp_path: Path) -> 
     (tmp_path / "commands.json").write_text(json.dumps(commands))
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "training step 8. Everything is saved" in done.stderr
+    assert "training step 9. Everything is saved" in done.stderr
     straight, resumed = (
         read_checkpoint(tmp_path / f"runs/{name}/1/checkpoints/last.ckpt") for name in ("straight", "stopped")
     )
