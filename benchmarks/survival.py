@@ -181,7 +181,8 @@ class Timed(Callback):
 def time_cost(steps: int, processes: int) -> None:
     """Print the shares of the time of a training."""
     set_up_output()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as own:
+        folder = os.environ.setdefault("LEYDEN_COST_FOLDER", own)  # the second process has that of the first
         words = ["--config=configs/translation/en_fr_transformer.yaml", f"--trainer.max_steps={steps}"]
         words += ["--trainer.limit_val_batches=0", "--trainer.precision=32-true", "--save_every=50", "--runs", folder]
         words += [f"--trainer.devices={processes}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
