@@ -77,7 +77,9 @@ def wait(is_so: Callable[[], bool], seconds: float, report: Callable[[], str]) -
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Slurm]:
     folder = tempfile.mkdtemp(prefix="slurm-", dir="/tmp")  # short: it holds a socket
-    settings = {"SLURM_TEST_DIR": folder, "SLURM_TEST_PORT": str(random.randrange(20_000, 30_000, 10))}
+    # Not random's own generator: after a test's seed_everything it gives every worker the same port.
+    port = random.SystemRandom().randrange(20_000, 30_000, 10)
+    settings = {"SLURM_TEST_DIR": folder, "SLURM_TEST_PORT": str(port)}
     environment = {**os.environ, **settings, "SLURM_CONF": f"{folder}/slurm.conf", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_CURRENT_TEST", None)
     with FileLock("/tmp/leyden-slurm-install.lock"):
@@ -88,7 +90,9 @@ def cluster() -> Iterator[Slurm]:
         started = subprocess.run(
             [SCRIPT, "start"], env=environment, capture_output=True, text=True, timeout=90, check=False
         )
-        assert started.returncode == 0, started.stderr
+        assert started.returncode == 0, started.stderr + "".join(
+            f"\n{each}:\n{each.read_text()[-2000:]}" for each in sorted(Path(folder, "log").iterdir())
+        )
         yield Slurm(environment)
     finally:
         subprocess.run([SCRIPT, "stop"], env=environment, capture_output=True, timeout=90, check=False)
