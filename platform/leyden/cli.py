@@ -50,6 +50,7 @@ from leyden.loggers import MetricsCSV, guard
 from leyden.memory import keep_freed_memory
 from leyden.messages import explain, require_matching_batches
 from leyden.overhead import NoProfiler, skip_empty_hooks
+from leyden.precision import HalfNetwork, halves_the_network
 from leyden.runs import (
     AtomicCheckpointIO,
     Run,
@@ -256,6 +257,9 @@ class TrainingCLI(LightningCLI):
         if not own and not TorchElasticEnvironment.detect() and SLURMEnvironment.detect():
             # Lightning's own handler of Slurm's signal saves within the handler, which can dead-lock
             kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
+        if isinstance(self.model, Task) and halves_the_network(chosen.precision, chosen.strategy):
+            kwargs["plugins"].append(HalfNetwork(chosen.precision))
+            kwargs["precision"] = None
         kwargs["callbacks"] = [*_as_list(chosen.callbacks), *self._default_callbacks(chosen)]
         if chosen.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stderr.isatty()

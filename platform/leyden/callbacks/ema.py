@@ -6,8 +6,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from leyden.errors import UsageError
 from leyden.task import Task
 
+BYTES = 4  # of a weight
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -21,6 +23,10 @@ class EMA(Callback):
 
     Args:
         decay: how much of the average stays in one step, in [0, 1).
+
+    Raises:
+        ValueError: for another decay.
+        UsageError: when training begins, where the weights have 16 bits.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -35,6 +41,11 @@ class EMA(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: network and checkpoint are there, training has not begun."""
         assert isinstance(pl_module, Task)
+        if any(each.is_floating_point() and each.itemsize < BYTES for each in pl_module.network.parameters()):
+            raise UsageError(
+                f"EMA averages weights of 32 bits, but with precision {trainer.precision} they have 16: an average of "
+                "so few digits would hardly move. Use --trainer.precision bf16-mixed, or leave EMA out."
+            )
         self.average = AveragedModel(pl_module.network, multi_avg_fn=self._blend, use_buffers=True)
         self._steps_seen = trainer.global_step
         if self._resumed is not None:

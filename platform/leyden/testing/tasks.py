@@ -18,8 +18,9 @@ from leyden.testing.commands import ON_CPU, Bench, Steady, TaskClass, forked, hi
 from leyden.testing.data import DataClass
 from leyden.testing.rules import BrokenRule, check_documented, equal, require, require_kept
 
-# relative, of small numbers absolute: a mean of the same numbers in another order; the same network, compiled; trained
-ORDER, COMPILED, TRAINED = 1e-6, 1e-4, 1e-5
+# relative, of small numbers absolute: a mean of the same numbers in another order; the same network compiled, trained,
+# computed in bfloat16
+ORDER, COMPILED, TRAINED, BFLOAT16 = 1e-6, 1e-4, 1e-5, 0.05
 STEPS, SHARE = 50, 2  # of training in processes: its length, and the items in a batch of each of two processes
 METRIC_NAME = re.compile(r"(train|val|test)/[a-z][a-z0-9_]*|lr|epoch|step")
 
@@ -208,6 +209,22 @@ def _check_bfloat16(bench: Bench) -> None:
     require(math.isfinite(loss), f"with bf16-mixed the loss of {bench.task.__name__} is {loss}", why)
 
 
+def _check_half_precision(bench: Bench) -> None:
+    """With bf16-true the network is bfloat16, and what is measured with it is what float32 measures."""
+    run = bench.fit("bf16_true", "--trainer.precision", "bf16-true")
+    state = read_checkpoint(run.last)["state_dict"]
+    kept = {name: value.dtype for name, value in state.items() if value.is_floating_point()}
+    wide = [name for name, dtype in kept.items() if name.startswith("net.") and dtype != torch.bfloat16]
+    found = f"with bf16-true {wide[:3]} of {bench.task.__name__} are not bfloat16"
+    require(not wide, found, "The network was to take half of the memory.")
+    narrow, full = (bench.evaluate("test", run.last, "--trainer.precision", each) for each in ("bf16-true", "32-true"))
+    losses = narrow["test/loss"], full["test/loss"]
+    found = f"with bf16-true the loss of {bench.task.__name__} is {losses[0]}, and {losses[1]} with the same in 32-true"
+    why = "Make new tensors with the types of those that come in; what is delicate computes in float32."
+    require(math.isclose(*losses, rel_tol=BFLOAT16, abs_tol=BFLOAT16), found, why)
+    bench.run("predict", str(run.last), *bench.inputs, *ON_CPU, "--out", "predicted_bf16_true")
+
+
 def _check_predict(bench: Bench) -> None:
     """The checkpoint alone, elsewhere: no run folder, no config, no data set."""
     inputs = bench.inputs  # made from the data set
@@ -252,6 +269,7 @@ RULES: dict[str, Callable[[Bench], None]] = {
     "repeated_and_resumed": _check_repeated,
     "schedule": _check_schedule,
     "bfloat16": _check_bfloat16,
+    "half_precision": _check_half_precision,
     "predicts_from_the_checkpoint": _check_predict,
 }
 FURTHER_RULES: dict[str, Callable[[Bench], None]] = {
