@@ -54,7 +54,8 @@ class Task(LightningModule, Generic[Batch]):
         init: how weights begin (leyden.initialisation); without it as the network sets them.
         init_value: the standard deviation of init `normal` (default 0.01), or the value of `constant` (default 1).
         compile: compile the network with torch.compile; a string names the backend.
-        channels_last: keep the network's weights in the memory format that convolutions are often fastest in.
+        channels_last: keep the network's weights in the memory format that convolutions are often fastest in; without
+            effect where they are divided among processes.
     """
 
     monitor: ClassVar[str] = "val/loss"
@@ -207,7 +208,7 @@ class Task(LightningModule, Generic[Batch]):
         # a ModuleDict has attributes named train and eval: its keys must not be
         self.metrics = nn.ModuleDict({f"{stage}_metrics": self.build_metrics(stage) for stage in stages})
         self.mean_losses = nn.ModuleDict({f"{stage}_loss": MeanLoss() for stage in stages})
-        if self.channels_last:
+        if self.channels_last and self.device_mesh is None:  # torch divides contiguous weights only
             self.net.to(memory_format=torch.channels_last)
         if self.compile_backend:
             try:

@@ -26,7 +26,7 @@ class EMA(Callback):
 
     Raises:
         ValueError: for another decay.
-        UsageError: when training begins, where the weights have 16 bits.
+        UsageError: when training begins, where the weights have 16 bits or are divided among processes.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -41,10 +41,16 @@ class EMA(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: network and checkpoint are there, training has not begun."""
         assert isinstance(pl_module, Task)
+        if pl_module.device_mesh is not None:
+            raise UsageError(
+                "EMA keeps a second network, which cannot be divided among processes as strategy sharded does with the "
+                "first. Use --trainer.strategy ddp, or leave EMA out (--trainer.callbacks null)."
+            )
         if any(each.is_floating_point() and each.itemsize < BYTES for each in pl_module.network.parameters()):
             raise UsageError(
                 f"EMA averages weights of 32 bits, but with precision {trainer.precision} they have 16: an average of "
-                "so few digits would hardly move. Use --trainer.precision bf16-mixed, or leave EMA out."
+                "so few digits would hardly move. Use --trainer.precision bf16-mixed, or leave EMA out "
+                "(--trainer.callbacks null)."
             )
         self.average = AveragedModel(pl_module.network, multi_avg_fn=self._blend, use_buffers=True)
         self._steps_seen = trainer.global_step
