@@ -8,7 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -375,7 +375,7 @@ def run(command: str, arguments: list[str]) -> int:
         request = Request.parse(command, arguments)
         cli = TrainingCLI(request)
         prepare_process(cli.trainer)
-        processes.require_main_host(cli.trainer)
+        processes.require_startable(cli.trainer)
         if request.checkpoint:
             _adopt(cli)
         # Lightning loads the weights itself; a second copy of them must not stay for the whole run
@@ -427,7 +427,12 @@ def _fit(cli: TrainingCLI) -> int:
         _refuse_other_optimizer(cli)
         _refuse_other_monitor(cli)
         _print_differences(cli)
-    trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+    try:
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
+    except BaseException:
+        with suppress(OSError):
+            cli.experiment.rmdir()  # when no run came to be
+        raise
     if trainer.global_step == steps_done:
         logger.info("nothing was left to train; --trainer.max_epochs says how long training is")
     folder = RunFolder.of(trainer)
@@ -626,7 +631,7 @@ def errors_for_people() -> Iterator[None]:
             raise LeydenError(str(error)) from error
         where = error.filename or "the disk"
         raise LeydenError(f"{where}: {error.strerror}. What was saved before is untouched.") from error
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         if (explained := processes.explained(error)) is not None:
             raise explained from error
         *_, frame = traceback.extract_tb(error.__traceback__)

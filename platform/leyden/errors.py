@@ -16,6 +16,12 @@ class UsageError(LeydenError):
     exit_status = 2
 
 
+class StoppedError(LeydenError):
+    """The user or the machine asked the run to stop; everything up to now is saved."""
+
+    exit_status = 130
+
+
 class DataError(LeydenError):
     """A data file is missing, damaged or not what its format says; the message names the file."""
 

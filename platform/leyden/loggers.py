@@ -63,6 +63,8 @@ class WandbLogger(loggers.WandbLogger):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self._wandb_init.get("anonymous") is None:
+            self._wandb_init.pop("anonymous", None)  # wandb warns of an option that it no longer has
         chosen = os.environ.get("WANDB_MODE") or kwargs.get("mode") or kwargs.get("offline")
         if not chosen and getattr(rank_zero_only, "rank", 0) == 0 and not _has_wandb_key():
             self._wandb_init["mode"] = "offline"

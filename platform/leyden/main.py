@@ -6,9 +6,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from leyden import __version__, plugin_files, signals
-from leyden.errors import LeydenError, unknown
+from leyden.errors import LeydenError, UsageError, unknown
 
 # command: (module with run(arguments) -> exit status, one line of help)
 COMMANDS = {
@@ -27,6 +29,7 @@ COMMANDS = {
     "doctor": ("leyden.commands.doctor", "report what this machine has, which data sets are here, what is broken"),
 }
 
+REFUSED = "LEYDEN_REFUSED"  # names a file by which a batch script learns that trying again is of no use
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 USAGE = """usage: {program} COMMAND ...
 
@@ -53,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LeydenError as error:
         if os.environ.get("LEYDEN_DEBUG"):
             traceback.print_exc()
+        if error.exit_status == UsageError.exit_status and (mark := os.environ.get(REFUSED)):
+            with suppress(OSError):
+                Path(mark).touch()
         return _report(str(error), error.exit_status)
     except KeyboardInterrupt:
         return _report("interrupted.", INTERRUPTED)

@@ -5,10 +5,13 @@ import re
 import socket
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 
 from leyden.errors import LeydenError, UsageError
 
+MOST_PER_CORE = 4  # processes; beyond it they take the memory and each other's time
 # what gloo and NCCL say in the processes that are left, when one is gone
 _PEER_IS_GONE = re.compile(
     r"gloo/transport|connectFullMesh|Connection (reset|closed) by peer|remote process exited|NCCL (error|communicator)"
@@ -23,12 +26,27 @@ class LostError(LeydenError):
     exit_status = 75  # EX_TEMPFAIL
 
 
-def require_main_host(trainer: Trainer) -> None:
-    """Raises UsageError where the host that the processes meet at has no address: torch would try for half an hour."""
+def require_startable(trainer: Trainer) -> None:
+    """Raises UsageError for processes that would never meet, or are too many for this machine; torch would wait."""
+    if trainer.world_size == 1:
+        return
+    here, cores = trainer.num_devices, os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and here > MOST_PER_CORE * cores:
+        raise UsageError(
+            f"devices is {here}, which on the CPU are as many processes, but {socket.gethostname()} has {cores} cores. "
+            f"Ask for at most {cores} to be faster by it, and never for more than {MOST_PER_CORE * cores}."
+        )
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size == 1 or environment is None:
+    if environment is None:
         return
     host = environment.main_address
+    by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"}
+    if trainer.num_nodes > 1 and type(environment) is LightningEnvironment and (missing := by_hand - os.environ.keys()):
+        raise UsageError(
+            f"num_nodes is {trainer.num_nodes}, but this is no job of a cluster, and nothing starts the other "
+            "machines. Start it by `launch slurm` or `launch torchrun`; or by hand on each machine, with the variables "
+            f"{', '.join(sorted(by_hand))} ({', '.join(sorted(missing))} missing here)."
+        )
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:

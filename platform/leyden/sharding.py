@@ -1,5 +1,7 @@
 """Sharding: the weights of a network, their gradients and the optimizer's state are divided among the processes."""
 
+import warnings
+
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -34,8 +36,12 @@ StrategyRegistry.register(NAME, Sharded, description="weights, gradients and opt
 def shard(net: nn.Module, mesh: DeviceMesh) -> None:
     """Divide a network's weights: the members of each ModuleList by themselves, and together what is left.
 
+    Whatever is done with the network's outputs must not change them in place: torch's hooks for the backward pass are
+    on them. Of that it warns whenever they are a view, which those of a linear layer are; here nothing changes them.
+
     Raises UsageError for a mesh that divides layers, too.
     """
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     if mesh["tensor_parallel"].size() > 1:
         raise UsageError(
             f"tensor_parallel_size is {mesh['tensor_parallel'].size()}, but networks do not divide single layers. Use "

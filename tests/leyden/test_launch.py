@@ -1,5 +1,6 @@
 """launch: the scripts it writes, with sbatch, sinfo and python replaced by scripts that record how they are called."""
 
+import shlex
 import shutil
 import socket
 import subprocess
@@ -85,7 +86,7 @@ def test_the_batch_script_gives_srun_the_counts_of_the_allocation(capsys, tools,
     tools("srun", 'echo "srun $OMP_NUM_THREADS $SRUN_CPUS_PER_TASK $*"')
     text = script(capsys, "slurm", "--nodes=2", "--devices=4", *FIT)
     assert str(Path.cwd()) in text
-    for name, value in {"JOB_NUM_NODES": "2", "NTASKS_PER_NODE": "4", "CPUS_PER_TASK": "3"}.items():
+    for name, value in {"JOB_ID": "9", "JOB_NUM_NODES": "2", "NTASKS_PER_NODE": "4", "CPUS_PER_TASK": "3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     done = subprocess.run(["bash"], input=text, text=True, capture_output=True, check=True)
@@ -109,6 +110,20 @@ def test_a_job_that_lost_a_process_is_queued_again_a_few_times(capsys, tools, mo
     for _ in range(4):
         assert subprocess.run(["bash"], input=text, text=True, check=False).returncode == status
     assert (Path("queued").read_text().splitlines() if queued else []) == queued
+
+
+def test_a_job_whose_process_refused_an_option_is_not_queued_again(capsys, tools, monkeypatch):
+    """Whichever status srun ends with: when one process fails it kills the others."""
+    wrong = shlex.join([sys.executable, "-m", "leyden.main", "fit", "--config", "no-such.yaml"])
+    tools("srun", f"{wrong}; exit 143")
+    tools("scontrol", 'echo "$@" >> queued')
+    text = script(capsys, "slurm", *FIT)
+    Path("runs/small/launch").mkdir(parents=True)
+    for name, value in {"JOB_NUM_NODES": "1", "JOB_ID": "9", "RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert subprocess.run(["bash"], input=text, text=True, check=False).returncode == 2
+    assert not Path("queued").exists()
+    assert [path.name for path in Path("runs/small/launch").glob("*")] == ["9-1.refused"]
 
 
 def test_gpus_are_asked_for_by_an_option_or_by_the_accelerator(capsys):

@@ -73,3 +73,29 @@ def test_batch_norm_cannot_be_synchronised_on_the_cpu(capsys: Any, tmp_path: Pat
     assert main([*words.split(), *several.split()]) == 2
     assert "SyncBatchNorm works on GPUs only" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "said"),
+    [
+        (
+            ["--trainer.devices=99", "--trainer.strategy=ddp"],
+            {},
+            "devices is 99, which on the CPU are as many processes",
+        ),
+        (["--trainer.num_nodes=2"], {}, "nothing starts the other machines"),
+        (["--trainer.num_nodes=2"], {"MASTER_ADDR": "h1", "MASTER_PORT": "29500"}, "(NODE_RANK missing here)"),
+        (["--trainer.devices=2"], {"MASTER_ADDR": "no-such-host.invalid"}, "knows no such host"),
+        (["--trainer.devices=gpu"], {}, "`devices` selected with `CPUAccelerator` should be an int > 0"),
+    ],
+)
+def test_processes_that_would_never_meet_are_refused_before_they_start(
+    fit_options: list[str], options: list[str], variables: dict[str, str], said: str, capsys: Any, monkeypatch: Any
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["fit", *fit_options, *options]) == 2
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.count("\n") == 1
+    assert not Path("runs").exists()

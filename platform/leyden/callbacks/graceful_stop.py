@@ -18,19 +18,13 @@ from leyden import signals
 from leyden.agreement import Agreement
 from leyden.callbacks.checkpoints import Checkpoints
 from leyden.callbacks.run_folder import RunFolder
-from leyden.errors import CheckpointError, LeydenError, UsageError
+from leyden.errors import CheckpointError, StoppedError, UsageError
 
 logger = logging.getLogger("leyden")
 
 NOTHING, SAVE, STOP, REQUEUE = range(4)  # what the processes agree on; the greatest wins
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 REQUEUE_SECONDS = 60  # for Slurm's controller to answer
-
-
-class StoppedError(LeydenError):
-    """The user or the machine asked the run to stop; everything up to now is saved."""
-
-    exit_status = 130
 
 
 class GracefulStop(Callback):
@@ -129,17 +123,28 @@ class GracefulStop(Callback):
 
     def _stop(self, trainer: Trainer) -> None:
         """Raises StoppedError, in all processes."""
+        path = _last_checkpoint(trainer)
+        is_saved = path is not None and path.is_file()
+        saved = f"Everything is saved in {path}" if is_saved else "Nothing was saved"
+        following = "; go on with the same command and --resume auto." if is_saved else "."
+        if self._decided == REQUEUE:
+            requeued = self._queue_again(trainer, saved)
+            following = f"; {requeued}" if requeued else following
+        name = self.signal.name if self.signal else "a signal to another process"
+        raise StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}{following}")
+
+    def _queue_again(self, trainer: Trainer, saved: str) -> str:
+        """What is to be told of it; in all processes but the first nothing."""
+        # Slurm ends the processes of a job that it queues again: they do so by themselves, and say what happened.
+        if self._earlier.pop(signal.SIGTERM, None) is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        trainer.strategy.barrier("signals are ignored")
         requeued = ""
-        if self._decided == REQUEUE and trainer.is_global_zero:
+        if trainer.is_global_zero:
+            logger.info("%s at step %d; the job goes back into the queue", saved, trainer.global_step)
             requeued = _requeue()
         trainer.strategy.barrier("requeued")  # Slurm ends the job when a process ends with a status of failure
-        name = self.signal.name if self.signal else "a signal to another process"
-        path = _last_checkpoint(trainer)
-        if path is None or not path.is_file():
-            saved = "Nothing was saved."
-        else:
-            saved = f"Everything is saved in {path}; {requeued or 'go on with the same command and --resume auto.'}"
-        raise StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}")
+        return requeued
 
     def _set_flag(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from leyden.agreement import gathered
-from leyden.errors import UsageError
+from leyden.errors import StoppedError, UsageError
 from leyden.folders import write_text
 from leyden.loggers import MetricsCSV, join_run
 from leyden.runs import Run
@@ -114,7 +114,9 @@ class RunFolder(Callback):
         """Lightning's hook: the log tells the whole story, the terminal only the message."""
         if self._log_file is not None:
             cause = (type(exception), exception, exception.__traceback__)
-            self._log_file.handle(logging.makeLogRecord({"msg": "stopped", "exc_info": cause}))
+            wanted = isinstance(exception, StoppedError)
+            record = {"msg": str(exception)} if wanted else {"msg": "stopped", "exc_info": cause}
+            self._log_file.handle(logging.makeLogRecord(record))
         self._close_log()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from leyden import cli, draw
-from leyden.callbacks.graceful_stop import StoppedError
 from leyden.differences import differences
-from leyden.errors import LeydenError, UsageError, unknown
+from leyden.errors import LeydenError, StoppedError, UsageError, unknown
 from leyden.folders import require_writable, write_csv, write_text
 from leyden.folds import Fold
 from leyden.history import CONFIG, History, find_run

@@ -20,6 +20,7 @@ LAUNCHERS = ("slurm", "torchrun")
 FOLDER = "launch"  # beside the experiment's runs
 WARNING = "SIGUSR1@120"  # seconds before the time limit; Slurm may be a minute early
 ON_GPU = ("gpu", "cuda")
+ATTEMPT = "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
 HERE = "localhost:0"  # the meeting point of a single machine: any free port
 HIGHEST_PORT = 65535
 ENDPOINT = re.compile(r"^\[?([\w.:-]+?)\]?:([1-9]\d*)$")
@@ -39,12 +40,14 @@ export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-${{SLURM_CPUS_PER_TASK:-1}}}}" PYTHO
 if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
 # Until Python has set its handlers SIGUSR1 would kill it, so it starts with the signal ignored.
 # When one process fails, srun ends the others. A requeued job runs this same line and goes on where it was.
+export LEYDEN_REFUSED={refused} # made by a process that was told something wrong
 status=0
 srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' - \\
     {python} -m leyden.main fit {arguments} \\
     --resume auto --trainer.num_nodes "$SLURM_JOB_NUM_NODES" --trainer.devices "${{SLURM_NTASKS_PER_NODE:-1}}" \\
     || status=$?
 # Processes that were killed or lost one another (75) are tried again; what was stopped (130) or refused (1, 2) is not.
+if [ -e "$LEYDEN_REFUSED" ]; then status=2; fi
 if [ "$status" -gt 2 ] && [ "$status" -ne 130 ]; then
     echo "$(date): status $status" >> {failures}
     if [ "$(wc -l < {failures})" -le {restarts} ]; then
@@ -152,6 +155,7 @@ def by_hand(launcher: str) -> str:
             arguments='"$@"',
             restarts="3",
             failures='"leyden-$SLURM_JOB_ID.failures"',
+            refused=f'"leyden-{ATTEMPT}.refused"',
             **parts,
         )
     defaults = {"NODES": "1", "DEVICES": "1", "MAX_RESTARTS": "3", "ENDPOINT": HERE, "JOB": "leyden"}
@@ -334,8 +338,9 @@ def slurm_script(job: Job, options: argparse.Namespace) -> str:
     head = f"# Written by leyden launch. Starts or goes on with {job.experiment}: sbatch {job.folder / 'slurm.sbatch'}"
     directives = "\n".join(f"#SBATCH {line}" for line in lines)
     failures = f'{shlex.quote(str(job.folder))}/"$SLURM_JOB_ID.failures"'
-    counts = {"failures": failures, "restarts": options.max_restarts}
-    return SLURM.format(head=head, directives=directives, warning=WARNING, **counts, **_parts(job, options))
+    refused = f'{shlex.quote(str(job.folder))}/"{ATTEMPT}.refused"'
+    marks = {"failures": failures, "refused": refused, "restarts": options.max_restarts}
+    return SLURM.format(head=head, directives=directives, warning=WARNING, **marks, **_parts(job, options))
 
 
 def _require_partition(asked: str | None, nodes: int) -> None:
