@@ -129,7 +129,7 @@ class GracefulStop(Callback):
         following = "; go on with the same command and --resume auto." if is_saved else "."
         if self._decided == REQUEUE:
             requeued = self._queue_again(trainer, saved)
-            following = f"; {requeued}" if requeued else following
+            following = f"; {requeued}" if requeued else following if trainer.is_global_zero else "."
         name = self.signal.name if self.signal else "a signal to another process"
         raise StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}{following}")
 
