@@ -4,6 +4,7 @@ A data set hands out whole batches: it implements `__getitems__(indices) -> Batc
 fetches a batch. Scaling, normalising and augmenting run on the batch, on the device (`DataModule.transform`).
 """
 
+import functools
 import logging
 import os
 from abc import abstractmethod
@@ -13,12 +14,14 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from leyden import signals
 from leyden.batches import Facts, declared_batch
 from leyden.errors import UsageError
 from leyden.folds import Fold, Marks
@@ -34,6 +37,7 @@ class BatchSource(Protocol):
 
     One that augments its items may have `set_epoch(epoch: int)`, called before each epoch of training: what is random
     can then follow from seed, epoch and item alone, whatever workers there are and wherever training was resumed.
+    Workers live for several epochs with copies of it: keep the epoch in a tensor of shared memory (`share_memory_()`).
     """
 
     def __len__(self) -> int: ...
@@ -468,4 +472,11 @@ class DataModule(LightningDataModule, Generic[Batch]):
             persistent_workers=self.num_workers > 0,
             collate_fn=identity,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=functools.partial(_start_worker, rank),
         )
+
+
+def _start_worker(rank: int, worker: int) -> None:
+    signals.spare_worker()
+    if int(os.environ.get("PL_SEED_WORKERS", "0")):  # as Lightning does where a loader names no function
+        pl_worker_init_function(worker, rank)

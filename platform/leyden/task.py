@@ -451,6 +451,8 @@ class Task(LightningModule, Generic[Batch]):
         sums = self._sum_of_all(torch.stack(((losses * weights).sum(), weights.sum(), (~finite).sum())))
         if sums[2]:
             # the last waiting loss belongs to the batch that is being trained, or was trained last
+            if finite.all():
+                raise self._diverged(f"the loss became nan or inf in another process by step {self._batches_done}")
             position = int(finite.logical_not().float().argmax())
             step = self._batches_done - len(losses) + position + 1
             raise self._diverged(f"the loss became {losses[position].item()} at training step {step}")
@@ -477,7 +479,8 @@ class Task(LightningModule, Generic[Batch]):
         """The sum over the processes."""
         if self.trainer.world_size == 1:
             return values
-        total: Tensor = self.trainer.strategy.reduce(values.clone(), reduce_op="sum")
+        total = values.clone()
+        torch.distributed.all_reduce(total)  # Lightning's reduce would wait at a barrier, too
         return total
 
     def _diverged(self, what: str) -> LeydenError:

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import multiprocessing
+import subprocess
 from typing import Any, NamedTuple
 
 import pytest
@@ -191,3 +193,18 @@ def test_options_that_cannot_be(toy: Any, options: dict[str, int]) -> None:
     [(name, value)] = options.items()
     with pytest.raises(UsageError, match=f"{name} is {value}; it must be"):
         toy.Data(toy.points(9), **options)
+
+
+def test_a_signal_to_a_whole_job_does_not_end_the_processes_that_load(toy: Any) -> None:
+    """torchrun and Slurm tell SIGTERM to all: training then still needs its loaders, to end the batch and save."""
+    data = toy.Data(toy.points(200), batch_size=2, num_workers=1)
+    data.setup("fit")
+    batches = iter(data.train_dataloader())
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert len(list(itertools.islice(batches, 90))) == 90
+    assert worker.is_alive()
+    worker.terminate()  # as torch does to one that does not end otherwise
+    worker.join(10)
+    assert worker.exitcode == 0

@@ -1,5 +1,6 @@
 """Processes that torchrun starts: what they agree on, and what is refused where they are not alike."""
 
+import itertools
 import json
 import os
 import socket
@@ -56,6 +57,7 @@ said = [[0, 0], [1, 0], [0, 2], [3, 1], [0, 0]]
 later = [agree.later(each[rank]) for each in said]
 late = agree.now(rank)
 print(json.dumps([later, late, agree.now(0), gathered({"rank": rank})]))
+dist.destroy_process_group()
 """
 
 
@@ -107,3 +109,27 @@ def test_a_signal_to_one_process_stops_all_at_the_same_batch(fit_options: list[s
     assert first[0] == second[0] == 130
     assert first[2].startswith("stopped by a signal to another process after training step 3. Everything is saved in")
     assert second[2].startswith("stopped by SIGTERM after training step 3. ")
+
+
+SLOW = """
+import time
+from lightning.pytorch import Callback
+
+class Slow(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        time.sleep(0.3)
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        if trainer.is_global_zero:
+            with open("saved.txt", "a") as file:
+                print(trainer.global_step, file=file)
+"""
+
+
+def test_a_save_that_is_due_is_done_once(fit_options: list[str]) -> None:
+    Path("slow.py").write_text(SLOW)
+    words = ["fit", *fit_options, *TWO, "--data.batch_size=4", "--trainer.callbacks=slow.Slow", "--save_every=1s"]
+    assert [status for status, *_ in together(words, words)] == [0, 0]
+    within = [int(line) for line in Path("saved.txt").read_text().split() if int(line) < 10]
+    assert len(within) >= 1
+    assert all(later - earlier > 1 for earlier, later in itertools.pairwise(within)), within

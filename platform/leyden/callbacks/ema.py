@@ -53,11 +53,14 @@ class EMA(Callback):
                 "(--trainer.callbacks null)."
             )
         self.average = AveragedModel(pl_module.network, multi_avg_fn=self._blend, use_buffers=True)
-        self._steps_seen = trainer.global_step
         if self._resumed is not None:
             self.average.load_state_dict(self._resumed["average"])
             pl_module.network.load_state_dict(self._resumed["raw"])
             self._resumed = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning's hook: only now a resumed trainer knows how many steps it has done."""
+        self._steps_seen = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Lightning's hook: with accumulated gradients only some batches end in a step."""

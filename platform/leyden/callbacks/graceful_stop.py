@@ -30,7 +30,8 @@ REQUEUE_SECONDS = 60  # for Slurm's controller to answer
 class GracefulStop(Callback):
     """Saves at the end of a batch: every so often, and when Ctrl-C, SIGTERM or SIGUSR1 asks to stop.
 
-    A handler only sets a flag, and all processes agree at the same batch; a second signal ends the process at once.
+    A handler only sets a flag, and all processes agree at the same batch, one optimizer step later where there are
+    several. A signal during validation waits for its end. A second signal ends the process at once.
     After SIGUSR1, which Slurm sends before it takes the machine away, the job is put back into Slurm's queue.
 
     Args:
@@ -47,11 +48,12 @@ class GracefulStop(Callback):
         self._decided = NOTHING
         self._saved_at_step = 0
         self._saved_at = 0.0
+        self._asked = False  # for a save that is not done yet
         self._earlier: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: by now Lightning has set its own handlers."""
-        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._note_save(trainer)
         if threading.current_thread() is not threading.main_thread():
             return
         self.signal = signals.noted()
@@ -79,11 +81,11 @@ class GracefulStop(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the epoch before is saved."""
-        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
         self._decided = max(self._decided, self._agree.now(self._wanted(trainer)))
         if self._decided >= STOP:
             self._stop(trainer)
         self._decided = NOTHING
+        self._note_save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: after it Lightning puts back its own handlers, so these must be back before."""
@@ -102,15 +104,19 @@ class GracefulStop(Callback):
         """What this process knows of."""
         if self.signal is not None:
             return REQUEUE if self.signal is signals.WARNING else STOP
-        if self.seconds is not None and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds:
-            return SAVE
-        return NOTHING
+        if self.seconds is None or self._asked or not trainer.is_global_zero:
+            return NOTHING
+        self._asked = time.monotonic() - self._saved_at >= self.seconds
+        return SAVE if self._asked else NOTHING
+
+    def _note_save(self, trainer: Trainer) -> None:
+        self._saved_at_step, self._saved_at, self._asked = trainer.global_step, time.monotonic(), False
 
     def _save(self, trainer: Trainer) -> None:
         path = _last_checkpoint(trainer)
         if path is not None:
             trainer.save_checkpoint(path)
-        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._note_save(trainer)
 
     def _try_to_save(self, trainer: Trainer) -> None:
         """Training goes on without a checkpoint that a full disk does not take: there is the one before."""
@@ -118,7 +124,7 @@ class GracefulStop(Callback):
             self._save(trainer)
         except CheckpointError as error:
             trainer.strategy.barrier("Trainer.save_checkpoint")  # where the others wait
-            self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
+            self._note_save(trainer)
             logger.warning("training goes on: %s", error)
 
     def _stop(self, trainer: Trainer) -> None:

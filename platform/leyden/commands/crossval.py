@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from leyden import cli, draw
+from leyden import cli, draw, signals
 from leyden.differences import differences
 from leyden.errors import LeydenError, StoppedError, UsageError, unknown
 from leyden.folders import require_writable, write_csv, write_text
@@ -210,12 +210,12 @@ def _fit(config: dict[str, Any], experiment: Path, processes: int) -> None:
             raise _stopped(experiment) from stopped
         return
     # with several processes Lightning starts this program again, as often: that must be `fit` alone
-    done = subprocess.run([sys.executable, "-m", "leyden.main", "fit", *words], stdout=subprocess.DEVNULL, check=False)
-    if done.returncode == StoppedError.exit_status:
+    status = signals.finish([sys.executable, "-m", "leyden.main", "fit", *words], stdout=subprocess.DEVNULL)
+    if status == StoppedError.exit_status:
         raise _stopped(experiment)
-    if done.returncode:
-        error = UsageError if done.returncode == UsageError.exit_status else LeydenError
-        raise error(f"`fit` in {experiment} ended with status {done.returncode}.")
+    if status:
+        error = UsageError if status == UsageError.exit_status else LeydenError
+        raise error(f"`fit` in {experiment} ended with status {status}.")
 
 
 def _stopped(experiment: Path) -> StoppedError:

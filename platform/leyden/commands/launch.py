@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from leyden import names, plugin_files
+from leyden import names, plugin_files, signals
 from leyden.errors import LeydenError, UsageError, guess, unknown
 from leyden.folders import require_writable, write_text
 
@@ -378,7 +378,7 @@ def _torchrun(job: Job, options: argparse.Namespace) -> int:
     if options.nodes > 1:
         print(f"start it on each of the {options.nodes} machines, from any folder: bash {path.absolute()}")
         return 0
-    return subprocess.run(["bash", str(path)], check=False).returncode
+    return signals.finish(["bash", str(path)])
 
 
 def _require_endpoint(options: argparse.Namespace) -> None:
