@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from leyden import __version__, plugin_files, signals
-from leyden.errors import LeydenError, UsageError, unknown
+from leyden.errors import LeydenError, StoppedError, UsageError, unknown
 
 # command: (module with run(arguments) -> exit status, one line of help)
 COMMANDS = {
@@ -30,7 +30,7 @@ COMMANDS = {
 }
 
 REFUSED = "LEYDEN_REFUSED"  # names a file by which a batch script learns that trying again is of no use
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = StoppedError.exit_status  # 128 + SIGINT, as shells have it
 USAGE = """usage: {program} COMMAND ...
 
 A training platform on PyTorch Lightning.

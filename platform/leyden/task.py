@@ -450,9 +450,9 @@ class Task(LightningModule, Generic[Batch]):
         finite = losses.isfinite()
         sums = self._sum_of_all(torch.stack(((losses * weights).sum(), weights.sum(), (~finite).sum())))
         if sums[2]:
-            # the last waiting loss belongs to the batch that is being trained, or was trained last
             if finite.all():
                 raise self._diverged(f"the loss became nan or inf in another process by step {self._batches_done}")
+            # the last waiting loss belongs to the batch that is being trained, or was trained last
             position = int(finite.logical_not().float().argmax())
             step = self._batches_done - len(losses) + position + 1
             raise self._diverged(f"the loss became {losses[position].item()} at training step {step}")

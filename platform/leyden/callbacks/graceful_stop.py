@@ -47,8 +47,7 @@ class GracefulStop(Callback):
         self._agree = Agreement()
         self._decided = NOTHING
         self._saved_at_step = 0
-        self._saved_at = 0.0
-        self._asked = False  # for a save that is not done yet
+        self._saved_at = 0.0  # or asked for a save, which comes with the next agreement
         self._earlier: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,11 +80,11 @@ class GracefulStop(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: the epoch before is saved."""
+        self._note_save(trainer)
         self._decided = max(self._decided, self._agree.now(self._wanted(trainer)))
         if self._decided >= STOP:
             self._stop(trainer)
         self._decided = NOTHING
-        self._note_save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning's hook: after it Lightning puts back its own handlers, so these must be back before."""
@@ -104,13 +103,13 @@ class GracefulStop(Callback):
         """What this process knows of."""
         if self.signal is not None:
             return REQUEUE if self.signal is signals.WARNING else STOP
-        if self.seconds is None or self._asked or not trainer.is_global_zero:
-            return NOTHING
-        self._asked = time.monotonic() - self._saved_at >= self.seconds
-        return SAVE if self._asked else NOTHING
+        if self.seconds is not None and trainer.is_global_zero and time.monotonic() - self._saved_at >= self.seconds:
+            self._saved_at = time.monotonic()
+            return SAVE
+        return NOTHING
 
     def _note_save(self, trainer: Trainer) -> None:
-        self._saved_at_step, self._saved_at, self._asked = trainer.global_step, time.monotonic(), False
+        self._saved_at_step, self._saved_at = trainer.global_step, time.monotonic()
 
     def _save(self, trainer: Trainer) -> None:
         path = _last_checkpoint(trainer)
@@ -133,24 +132,23 @@ class GracefulStop(Callback):
         is_saved = path is not None and path.is_file()
         saved = f"Everything is saved in {path}" if is_saved else "Nothing was saved"
         following = "; go on with the same command and --resume auto." if is_saved else "."
-        if self._decided == REQUEUE:
-            requeued = self._queue_again(trainer, saved)
-            following = f"; {requeued}" if requeued else following if trainer.is_global_zero else "."
+        if self._decided == REQUEUE and "SLURM_JOB_ID" in os.environ:
+            following = self._queue_again(trainer, saved)
         name = self.signal.name if self.signal else "a signal to another process"
         raise StoppedError(f"stopped by {name} after training step {trainer.global_step}. {saved}{following}")
 
     def _queue_again(self, trainer: Trainer, saved: str) -> str:
-        """What is to be told of it; in all processes but the first nothing."""
+        """How the message goes on; only the first process has more to tell."""
         # Slurm ends the processes of a job that it queues again: they do so by themselves, and say what happened.
         if self._earlier.pop(signal.SIGTERM, None) is not None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         trainer.strategy.barrier("signals are ignored")
-        requeued = ""
+        following = "."
         if trainer.is_global_zero:
             logger.info("%s at step %d; the job goes back into the queue", saved, trainer.global_step)
-            requeued = _requeue()
+            following = f"; {_requeue(os.environ['SLURM_JOB_ID'])}"
         trainer.strategy.barrier("requeued")  # Slurm ends the job when a process ends with a status of failure
-        return requeued
+        return following
 
     def _set_flag(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -172,11 +170,8 @@ def _interval(text: str | None) -> tuple[int | None, float | None]:
     return (None, number * SECONDS[unit]) if unit else (number, None)
 
 
-def _requeue() -> str:
-    """Put this job back into Slurm's queue; what to tell of it. "" where no Slurm runs it."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return ""
+def _requeue(job: str) -> str:
+    """Put this job back into Slurm's queue; what to tell of it."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:

@@ -20,7 +20,6 @@ LAUNCHERS = ("slurm", "torchrun")
 FOLDER = "launch"  # beside the experiment's runs
 WARNING = "SIGUSR1@120"  # seconds before the time limit; Slurm may be a minute early
 ON_GPU = ("gpu", "cuda")
-ATTEMPT = "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
 HERE = "localhost:0"  # the meeting point of a single machine: any free port
 HIGHEST_PORT = 65535
 ENDPOINT = re.compile(r"^\[?([\w.:-]+?)\]?:([1-9]\d*)$")
@@ -38,9 +37,10 @@ set -euo pipefail
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-${{SLURM_CPUS_PER_TASK:-1}}}}" PYTHONUNBUFFERED=1
 # Since Slurm 22.05 srun does not take the number of CPUs from the batch job.
 if [ -n "${{SLURM_CPUS_PER_TASK:-}}" ]; then export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"; fi
+# A process that was told something wrong makes this file: to start again is then of no use.
+export LEYDEN_REFUSED={marks}"$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}.refused"
 # Until Python has set its handlers SIGUSR1 would kill it, so it starts with the signal ignored.
 # When one process fails, srun ends the others. A requeued job runs this same line and goes on where it was.
-export LEYDEN_REFUSED={refused} # made by a process that was told something wrong
 status=0
 srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' - \\
     {python} -m leyden.main fit {arguments} \\
@@ -49,8 +49,8 @@ srun --kill-on-bad-exit=1 bash -c 'trap "" USR1; exec "$@"' - \\
 # Processes that were killed or lost one another (75) are tried again; what was stopped (130) or refused (1, 2) is not.
 if [ -e "$LEYDEN_REFUSED" ]; then status=2; fi
 if [ "$status" -gt 2 ] && [ "$status" -ne 130 ]; then
-    echo "$(date): status $status" >> {failures}
-    if [ "$(wc -l < {failures})" -le {restarts} ]; then
+    echo "$(date): status $status" >> {marks}"$SLURM_JOB_ID.failures"
+    if [ "$(wc -l < {marks}"$SLURM_JOB_ID.failures")" -le {restarts} ]; then
         echo "a process was lost; the job is queued again"
         scontrol requeue "$SLURM_JOB_ID" && sleep 60 # in which Slurm ends this script
     fi
@@ -154,8 +154,7 @@ def by_hand(launcher: str) -> str:
             warning=WARNING,
             arguments='"$@"',
             restarts="3",
-            failures='"leyden-$SLURM_JOB_ID.failures"',
-            refused=f'"leyden-{ATTEMPT}.refused"',
+            marks="leyden-",
             **parts,
         )
     defaults = {"NODES": "1", "DEVICES": "1", "MAX_RESTARTS": "3", "ENDPOINT": HERE, "JOB": "leyden"}
@@ -337,10 +336,8 @@ def slurm_script(job: Job, options: argparse.Namespace) -> str:
         lines.append(each)
     head = f"# Written by leyden launch. Starts or goes on with {job.experiment}: sbatch {job.folder / 'slurm.sbatch'}"
     directives = "\n".join(f"#SBATCH {line}" for line in lines)
-    failures = f'{shlex.quote(str(job.folder))}/"$SLURM_JOB_ID.failures"'
-    refused = f'{shlex.quote(str(job.folder))}/"{ATTEMPT}.refused"'
-    marks = {"failures": failures, "refused": refused, "restarts": options.max_restarts}
-    return SLURM.format(head=head, directives=directives, warning=WARNING, **marks, **_parts(job, options))
+    counts = {"marks": f"{shlex.quote(str(job.folder))}/", "restarts": options.max_restarts}
+    return SLURM.format(head=head, directives=directives, warning=WARNING, **counts, **_parts(job, options))
 
 
 def _require_partition(asked: str | None, nodes: int) -> None:
